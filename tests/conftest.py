@@ -1,0 +1,30 @@
+"""What all tests share: where recorded data are, and a Lab Streaming Layer that never leaves this machine."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+os.environ.setdefault("LSLAPICFG", str(HERE.parent / "configs" / "lsl_local.cfg"))
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+
+@pytest.fixture
+def data() -> Callable[[str], Path]:
+    """data("flint2012_run1/x.csv") -> its path; skips where it is missing."""
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("RHEOBASE_DATA", "")) / name
+        if "RHEOBASE_DATA" not in os.environ or not path.exists():
+            pytest.skip(f"recorded data {name!r} not found: set RHEOBASE_DATA")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Folder of the golden numbers."""
+    return HERE / "golden"
