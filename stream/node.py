@@ -24,6 +24,7 @@ its parameters (SI units; the string under each says what it means), checked whe
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -197,6 +198,17 @@ def nearest(word: str, among: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there is {', '.join(words)}" if words else ""
+
+
+@contextlib.contextmanager
+def blame(node: Node) -> Iterator[None]:
+    """Put the node's name and type before what a StreamError says."""
+    try:
+        yield
+    except StreamError as e:
+        if not node.name:
+            raise
+        raise StreamError(f"node {node.name!r} ({type_name(type(node))}): {e}") from e.__cause__
 
 
 def types() -> dict[str, str]:
