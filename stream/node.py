@@ -202,13 +202,16 @@ def nearest(word: str, among: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def blame(node: Node) -> Iterator[None]:
-    """Put the node's name and type before what a StreamError says."""
+    """Put the node's name and type before what goes wrong in it."""
     try:
         yield
-    except StreamError as e:
+    except Exception as e:
         if not node.name:
             raise
-        raise StreamError(f"node {node.name!r} ({type_name(type(node))}): {e}") from e.__cause__
+        what = f"node {node.name!r} ({type_name(type(node))}): "
+        if isinstance(e, StreamError):
+            raise StreamError(what + str(e)) from e.__cause__
+        raise StreamError(f"{what}{type(e).__name__}: {e}") from e
 
 
 def types() -> dict[str, str]:

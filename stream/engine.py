@@ -1,0 +1,471 @@
+"""The nodes of one process: specs down the edges, then blocks.
+
+Within a process an edge is a call. Each maximal tree of kernels is one `Loop`; a block at its root comes out of
+the kernels that somebody else listens to. A node of several inputs gets them aligned by time (`Align`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from rheobase.stream import clock
+from rheobase.stream.block import Array, Block, Spec, StreamError
+from rheobase.stream.fuse import Loop
+from rheobase.stream.graph import Graph, Place
+from rheobase.stream.link import Receiver, Sender
+from rheobase.stream.node import Kernel, Node, Sink, Source, blame
+
+Listener = Callable[[Block], None]
+IDLE = 0.1
+"""s: the longest that anything here waits before it looks whether it should stop."""
+
+
+class Engine:
+    """Runs the nodes of one process.
+
+    graph      the whole graph
+    process    label of the nodes to run here (None: all of them)
+    receivers  for (node, input) pairs that come from other processes
+    senders    makes the sending ends: called with (from, Spec, virtual) once the Spec is known
+    taps       node name -> called with each block it gives
+    outward    names of nodes here that other processes listen to
+    speed      of recorded sources: 1 real time, 0 as fast as they are taken
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        process: str | None = None,
+        receivers: Mapping[tuple[str, int], Receiver] | None = None,
+        senders: Callable[[str, Spec, bool], Sequence[Sender]] = lambda name, spec, virtual: (),
+        taps: Mapping[str, Listener] | None = None,
+        outward: Collection[str] = (),
+        speed: float = 0.0,
+        folder: Path | None = None,
+    ) -> None:
+        self.here = {k: p for k, p in graph.places.items() if process in (None, p.process)}
+        self.receivers = dict(receivers or {})
+        self.taps = dict(taps or {})
+        self.specs: dict[str, Spec] = {}
+        self.ages: dict[str, clock.Ages] = {}
+        self.counts: dict[str, int] = {}
+        self.late: dict[str, int] = {}
+        self.senders: dict[str, list[Sender]] = {}
+        self.outward = set(outward)
+        self.speed = speed
+        self.dead: set[str] = set()
+        """Addresses of edges whose other end died: nothing more comes from them, nothing is taken."""
+        self._make_senders = senders
+        self._stop = threading.Event()
+        self._warming = False
+        self._listeners: dict[str, list[Listener]] = {}
+        self._ends: dict[str, list[Callable[[], None]]] = {}
+        for name, place in self.here.items():
+            place.node.name, place.node.folder = name, folder
+        self.sources = {k: p.node for k, p in self.here.items() if isinstance(p.node, Source)}
+
+    @property
+    def virtual(self) -> bool:
+        """Whether times are those of a recording, so that ages mean nothing."""
+        return any(not s.live for s in self.sources.values()) or any(r.virtual for r in self.receivers.values())
+
+    def start(self) -> None:
+        """Start every node, run zeros through what is not yet compiled, and start them again.
+
+        Raises StreamError that names the node.
+        """
+        given: dict[str, Spec] = {}
+        for name, node in self.sources.items():
+            with blame(node):
+                out = node.start()
+            if out is None:
+                raise StreamError(f"node {name!r}: start() must return the Spec of what comes")
+            given[name] = out
+        for (name, i), receiver in self.receivers.items():
+            source = self.here[name].edges[i].source
+            given.setdefault(source, receiver.wait_spec(30, self._stop.is_set))
+        self._build(given)
+        if any(not isinstance(p.node, Kernel | Source | Sink) for p in self.here.values()):
+            self._warm(given)
+            self._build(given)
+        for name in self.here:
+            if name in self.specs:
+                self.senders[name] = list(self._make_senders(name, self.specs[name], self.virtual))
+                for sender in self.senders[name]:
+                    self._listen(name, sender.send)
+
+    def run(self) -> None:
+        """Until every input has ended, or `stop` was called. Raises what a node raises, with its name."""
+        try:
+            for name, block in self._inputs():
+                self.push(name, block)
+            for name in self.here:
+                for end in self._ends.get(name, ()):
+                    end()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Sources stop; what is on its way is finished."""
+        self._stop.set()
+
+    def push(self, name: str, block: Block) -> None:
+        """A block from node `name` to all that listen to it here."""
+        self.counts[name] = self.counts.get(name, 0) + len(block)
+        if not self._warming and name in self.taps:
+            self.taps[name](block)
+        for listener in self._listeners.get(name, ()):
+            listener(block)
+
+    def close(self) -> None:
+        """Say the end on every edge, and close every node."""
+        errors = []
+        for place in self.here.values():
+            try:
+                with blame(place.node):
+                    place.node.stop()
+            except Exception as e:  # noqa: BLE001 the others must be closed too
+                errors.append(e)
+        for senders in self.senders.values():
+            for sender in senders:
+                sender.close()
+        if errors:
+            raise errors[0]
+
+    # --- building
+
+    def _listen(self, name: str, listener: Listener) -> None:
+        self._listeners.setdefault(name, []).append(listener)
+
+    def _build(self, given: Mapping[str, Spec]) -> None:
+        """Wire up and start all but the sources."""
+        self.specs = dict(given)
+        self._listeners, self._ends, self.counts = {}, {}, {}
+        done: set[str] = set()
+        for name, place in self.here.items():
+            node = place.node
+            if name in done or isinstance(node, Source):
+                continue
+            if isinstance(node, Kernel):
+                done |= self._build_loop(name)
+                continue
+            specs = [self.specs[e.source] for e in place.edges]
+            if isinstance(node, Sink) and self._warming:
+                continue
+            with blame(node):
+                out = node.start(*specs)
+            if isinstance(node, Sink):
+                self._build_sink(name, node, place)
+            elif out is None:
+                raise StreamError(f"node {name!r}: start() must return the Spec of what comes out")
+            else:
+                self.specs[name] = out
+                self._build_node(name, node, place, specs)
+
+    def _build_loop(self, root: str) -> set[str]:
+        """The maximal tree of kernels below `root`."""
+        names, parents = [root], [-1]
+        for name, place in self.here.items():
+            source = place.edges[0].source if place.edges else ""
+            if isinstance(place.node, Kernel) and source in names and name not in names:
+                names.append(name)
+                parents.append(names.index(source))
+        loop = Loop([self.here[n].node for n in names], parents, [i for i, n in enumerate(names) if self._is_heard(n)])  # type: ignore[misc]
+        specs = loop.start(self.specs[self.here[root].edges[0].source])
+        self.specs.update(zip(names, specs, strict=True))
+
+        def run(x: Block) -> None:
+            for i, block in loop.process(x):
+                self.push(names[i], block)
+
+        self._listen(self.here[root].edges[0].source, run)
+        return set(names)
+
+    def _is_heard(self, name: str) -> bool:
+        """Whether anything but a kernel of this process wants what a kernel gives."""
+        inside = [p for p in self.here.values() if any(e.source == name for e in p.edges)]
+        return name in self.taps or name in self.outward or any(not isinstance(p.node, Kernel) for p in inside)
+
+    def _build_sink(self, name: str, node: Sink, place: Place) -> None:
+        ages = self.ages.setdefault(name, clock.Ages())
+        virtual = self.virtual
+
+        def take(i: int) -> Listener:
+            def run(x: Block) -> None:
+                if not virtual:
+                    ages.add(clock.now() - x.times[0])
+                self.counts[name] = self.counts.get(name, 0) + len(x)
+                with blame(node):
+                    node.take(i, x)
+
+            return run
+
+        for i, edge in enumerate(place.edges):
+            self._listen(self._address(name, i, edge.source), take(i))
+
+    def _build_node(self, name: str, node: Node, place: Place, specs: Sequence[Spec]) -> None:
+        seq = 0
+
+        def give(*x: Block) -> None:
+            nonlocal seq
+            with blame(node):
+                out = node.process(*x)
+            if out is not None and len(out):
+                out = out.replace(seq=seq, segment=x[0].segment)
+                seq += len(out)
+                self.push(name, out)
+
+        if len(place.edges) == 1:
+            self._listen(self._address(name, 0, place.edges[0].source), give)
+            return
+        align = Align(specs, give)
+        for i, edge in enumerate(place.edges):
+            self._listen(self._address(name, i, edge.source), align.taker(i))
+        self._ends.setdefault(name, []).append(align.finish)
+        self._ends[name].append(lambda: self.late.__setitem__(name, align.late))
+
+    def _address(self, name: str, i: int, source: str) -> str:
+        """Blocks of an edge from another process are pushed under a name of their own."""
+        return f"{source}>{name}.{i}" if (name, i) in self.receivers else source
+
+    def _warm(self, given: Mapping[str, Spec]) -> None:
+        """Zeros through everything that may compile something, so that nothing compiles on live data."""
+        self._warming = True
+        try:
+            self._build(given)
+            for name, spec in given.items():
+                addresses = {name} | {
+                    self._address(n, i, name) for (n, i) in self.receivers if self.here[n].edges[i].source == name
+                }
+                for n in (1, 4):
+                    data = np.full((n, spec.n), "", object) if spec.dtype == "str" else np.zeros((n, spec.n), spec.dtype)
+                    for address in addresses:
+                        self.push(address, Block(data, np.arange(n) / (spec.rate or 1.0)))
+        finally:
+            self._warming = False
+
+    # --- running
+
+    def _inputs(self) -> Iterator[tuple[str, Block]]:
+        """Every block that comes into this process, with the name it is pushed under."""
+        if not self.receivers and all(not s.live for s in self.sources.values()):
+            return self._in_order()
+        if not self.receivers and len(self.sources) == 1:
+            return self._from_source(*next(iter(self.sources.items())))
+        if not self.sources:
+            return self._from_links()
+        return self._from_threads()
+
+    def _in_order(self) -> Iterator[tuple[str, Block]]:
+        """Recorded sources, merged by time, at their pace if there is one."""
+
+        def way(order: int, name: str, source: Source) -> Iterator[tuple[float, int, str, Block]]:
+            for whole in self._open(source):
+                if whole is not None:
+                    for block in self._paced(whole) if self.speed else [whole]:
+                        if len(block):
+                            yield float(block.times[0]), order, name, block
+
+        ways = [way(i, n, s) for i, (n, s) in enumerate(self.sources.items())]
+        begin = None
+        for t, _, name, block in heapq.merge(*ways, key=lambda item: item[:2]):
+            if self.speed:
+                t = float(block.times[-1])
+                begin = begin or (clock.now(), t)
+                while (left := begin[0] + (t - begin[1]) / self.speed - clock.now()) > 0 and not self._stop.is_set():
+                    clock.wait_until(clock.now() + min(left, IDLE))
+            if self._stop.is_set():
+                return
+            yield name, block
+
+    def _paced(self, block: Block) -> list[Block]:
+        """Pieces of at most 5 ms on the wall clock."""
+        n = len(block)
+        span = float(block.times[-1] - block.times[0]) / self.speed if n else 0.0
+        size = max(1, int(n * 0.005 / span)) if span > 0.005 else max(1, n)
+        return [block.cut(a, min(a + size, n)) for a in range(0, n, size)]
+
+    def _open(self, source: Source) -> Iterator[Block | None]:
+        with blame(source):
+            yield from source.blocks()
+
+    def _from_source(self, name: str, source: Source) -> Iterator[tuple[str, Block]]:
+        for block in self._open(source):
+            if self._stop.is_set():
+                return
+            if block is not None and len(block):
+                yield name, block
+
+    def _from_links(self) -> Iterator[tuple[str, Block]]:
+        open_ = {self._address(n, i, self.here[n].edges[i].source): r for (n, i), r in self.receivers.items()}
+        poller = zmq.Poller()
+        by_socket = {}
+        for name, receiver in open_.items():
+            poller.register(receiver.socket, zmq.POLLIN)
+            by_socket[receiver.socket] = name
+        while open_:
+            if len(open_) == 1:
+                ready = list(open_)
+                wait = IDLE
+            else:
+                ready = [n for n, r in open_.items() if r.waiting]
+                ready += [n for s, _ in poller.poll(0 if ready else IDLE * 1000) if (n := by_socket[s]) not in ready]
+                wait = 0.0
+            for name in ready:
+                receiver = open_[name]
+                # as many as lie there, but not for ever: the others wait
+                for _ in range(64):
+                    block = receiver.receive(wait)
+                    if block is None:
+                        break
+                    yield name, block
+                    wait = 0.0
+                if receiver.ended or (receiver.address in self.dead and not receiver.socket.poll(IDLE * 1000)):
+                    poller.unregister(receiver.socket)
+                    del open_[name]
+
+    def _from_threads(self) -> Iterator[tuple[str, Block]]:
+        """Several inputs, some of which block: a thread for each source, and one for all edges."""
+        box: queue.Queue[tuple[str, Block] | BaseException | None] = queue.Queue(maxsize=256)
+
+        def feed(blocks: Iterator[tuple[str, Block]]) -> None:
+            try:
+                for item in blocks:
+                    box.put(item)
+                box.put(None)
+            except BaseException as e:  # noqa: BLE001 it is raised where it is waited for
+                box.put(e)
+
+        ways = [self._from_source(n, s) for n, s in self.sources.items()]
+        if self.receivers:
+            ways.append(self._from_links())
+        for way in ways:
+            threading.Thread(target=feed, args=(way,), daemon=True).start()
+        left = len(ways)
+        while left:
+            item = box.get()
+            if item is None:
+                left -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+
+
+class Align:
+    """Sample and hold: each further input at the times of the first.
+
+    A sample of the first input at time t goes on as soon as no further input can still bring one at or before t:
+    when it has come to t, or when its next is due later (less than half its period after its last). An input
+    that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
+    knows when its next is due) is held as it is; `late` counts the samples that came too late for that.
+    """
+
+    WAIT = 1.0
+    EVENT_WAIT = 0.05
+
+    def __init__(self, specs: Sequence[Spec], give: Callable[..., None]) -> None:
+        self.specs, self.give = specs, give
+        self.driver: list[Block] = []
+        self.newest = -math.inf
+        self.held: list[tuple[list[Array], list[Array]]] = [([], []) for _ in specs[1:]]
+        self.reach = [-math.inf] * (len(specs) - 1)
+        self.done = -math.inf
+        self.late = 0
+
+    def taker(self, i: int) -> Listener:
+        def take(x: Block) -> None:
+            if i == 0:
+                self.driver.append(x)
+                self.newest = float(x.times[-1])
+            else:
+                times, data = self.held[i - 1]
+                times.append(x.times)
+                data.append(x.data)
+                self.reach[i - 1] = float(x.times[-1])
+                self.late += int(np.count_nonzero(x.times <= self.done))
+            self._go(self._safe())
+
+        return take
+
+    def finish(self) -> None:
+        """No more comes: let go of what waits."""
+        self._go(math.inf)
+
+    def _safe(self) -> float:
+        """Samples of the first input up to this time may go."""
+        safe = math.inf
+        for spec, reach in zip(self.specs[1:], self.reach, strict=True):
+            due = reach + 0.5 / spec.rate if spec.rate else reach
+            safe = min(safe, max(due, self.newest - (self.WAIT if spec.rate else self.EVENT_WAIT)))
+        return safe
+
+    def _go(self, safe: float) -> None:
+        while self.driver:
+            block = self.driver[0]
+            # times grow within a segment only, so go sample by sample at its end
+            m = int(np.searchsorted(block.times, safe, "right"))
+            if m == 0:
+                return
+            part = block.cut(0, m)
+            if m == len(block):
+                self.driver.pop(0)
+            else:
+                self.driver[0] = block.cut(m, len(block))
+            self.done = float(part.times[-1])
+            self.give(part, *(self._hold(i, part) for i in range(len(self.held))))
+
+    def _hold(self, i: int, part: Block) -> Block:
+        spec = self.specs[i + 1]
+        times, data = self.held[i]
+        empty: Any = "" if spec.dtype == "str" else math.nan
+        all_times = np.concatenate([[-math.inf], *times])
+        first = np.full((1, spec.n), empty, object if spec.dtype == "str" else np.float64)
+        all_data = np.concatenate([first, *data])
+        at = np.maximum(np.searchsorted(all_times, part.times, "right") - 1, 0)
+        keep = int(at[-1])
+        if keep > 0:
+            self.held[i] = [all_times[keep:]], [all_data[keep:]]
+        return Block(all_data[at], all_times[at], part.seq, part.segment)
+
+
+def collect(graph: Graph, names: Sequence[str], progress: Callable[[float], None] | None = None) -> dict[str, Block]:
+    """Run the part of a graph above some nodes over its recorded sources: all that each node gave.
+
+    Segments are lost on the way: Block.segment is that of the first sample.
+    Raises StreamError where a source is live.
+    """
+    part = graph.above(*names)
+    for name, place in part.places.items():
+        if isinstance(place.node, Source) and place.node.live:
+            raise StreamError(f"node {name!r} is live: only a recording can be run through")
+    got: dict[str, list[Block]] = {name: [] for name in names}
+
+    def keep(name: str) -> Listener:
+        def take(block: Block) -> None:
+            got[name].append(block)
+            if progress:
+                progress(float(block.times[-1]))
+
+        return take
+
+    engine = Engine(part, taps={name: keep(name) for name in names})
+    engine.start()
+    engine.run()
+    return {name: _joined(blocks, engine.specs[name]) for name, blocks in got.items()}
+
+
+def _joined(blocks: Sequence[Block], spec: Spec) -> Block:
+    if not blocks:
+        return Block(np.empty((0, spec.n), object if spec.dtype == "str" else spec.dtype), np.empty(0))
+    data = np.concatenate([b.data for b in blocks])
+    return Block(data, np.concatenate([b.times for b in blocks]), blocks[0].seq, blocks[0].segment)

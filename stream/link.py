@@ -1,0 +1,324 @@
+"""One edge between two processes: framing, policy, counting.
+
+Over ZeroMQ PUSH (the sender binds) and PULL (the receiver connects), one socket an edge. Every message is one
+frame, little endian, so that any program can read an edge with a ZeroMQ PULL socket:
+
+    offset  size  type     field
+    0       4     char[4]  magic, "RHEO"
+    4       1     uint8    version, 1
+    5       1     uint8    kind: 0 samples, 1 spec, 2 end
+    6       1     uint8    dtype: 0 float64, 1 float32, 2 int64, 3 int32, 4 int16, 5 int8, 6 text
+    7       1     uint8    flags: bit 0 set when times are virtual (a replay)
+    8       4     uint32   stream: number of the edge in its graph
+    12      4     uint32   n, samples
+    16      4     uint32   c, channels
+    20      4     uint32   segment: grows by one at every gap or clock reset
+    24      8     uint64   seq: samples of this stream before the first one here
+    32      8     float64  time of the first sample, s of the LSL clock
+    40                     samples: n float64 times, then n x c values, a sample's channels together
+                           (text: for each value a uint32 length in bytes, then so many bytes of UTF-8)
+                           spec: JSON {"rate", "channels", "unit", "delay", "dtype"}, UTF-8; n bytes long
+                           end: nothing; seq is the number of samples that were sent in all
+
+The first frame is the spec. Samples are lost between two frames where seq jumps.
+
+    policy            sender                              receiver
+    block             waits at the high-water mark        takes all
+    latest            never waits, keeps only the newest  takes the newest
+    drop_oldest: n    never waits, keeps n messages       keeps the n newest messages
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zmq
+
+from rheobase.stream.block import DTYPES, Block, Spec, StreamError
+
+HEADER = struct.Struct("<4sBBBBIIIIQd")
+MAGIC, VERSION = b"RHEO", 1
+SAMPLES, SPEC, END = range(3)
+HIGH_WATER = 1024
+"""Messages that may wait on each side of a `block` edge."""
+LARGEST = 1 << 28
+"""Bytes: a larger frame is refused before memory is taken for it."""
+PATIENCE = 100
+"""ms between two looks at whether a wait still makes sense."""
+
+_SIZES = {d: np.dtype(d).itemsize for d in DTYPES if d != "str"}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a message says. block for SAMPLES, spec for SPEC, seq for END."""
+
+    kind: int
+    seq: int
+    virtual: bool = False
+    block: Block | None = None
+    spec: Spec | None = None
+
+
+def pack(block: Block, dtype: str, stream: int = 0, virtual: bool = False) -> bytes:
+    """A SAMPLES frame."""
+    n, c = block.data.shape
+    if dtype == "str":
+        words = [str(w).encode() for w in block.data.ravel()]
+        values = b"".join(struct.pack("<I", len(w)) + w for w in words)
+    else:
+        values = np.ascontiguousarray(block.data, dtype).tobytes()
+    first = block.times[0] if n else 0.0
+    head = HEADER.pack(
+        MAGIC, VERSION, SAMPLES, DTYPES.index(dtype), virtual, stream, n, c, block.segment, block.seq, first
+    )
+    return head + np.ascontiguousarray(block.times, np.float64).tobytes() + values
+
+
+def pack_spec(spec: Spec, stream: int = 0, virtual: bool = False) -> bytes:
+    """A SPEC frame."""
+    said = {"rate": spec.rate, "channels": spec.channels, "unit": spec.unit, "delay": spec.delay, "dtype": spec.dtype}
+    text = json.dumps(said).encode()
+    return HEADER.pack(MAGIC, VERSION, SPEC, 0, virtual, stream, len(text), spec.n, 0, 0, 0.0) + text
+
+
+def pack_end(seq: int, stream: int = 0) -> bytes:
+    """An END frame: so many samples were sent."""
+    return HEADER.pack(MAGIC, VERSION, END, 0, 0, stream, 0, 0, 0, seq, 0.0)
+
+
+def unpack(message: bytes, spec: Spec | None = None) -> Frame:
+    """Read a message; spec, where known, is what its samples must be.
+
+    Raises StreamError that says what is wrong with the frame.
+    """
+    if len(message) < HEADER.size:
+        raise StreamError(f"frame of {len(message)} bytes is shorter than its header")
+    magic, version, kind, code, flags, _, n, c, segment, seq, _ = HEADER.unpack_from(message)
+    if magic != MAGIC or version != VERSION:
+        raise StreamError(f"frame is not of this format (magic {magic!r}, version {version})")
+    body = len(message) - HEADER.size
+    if kind == END:
+        return Frame(END, seq)
+    if kind == SPEC:
+        try:
+            said = json.loads(message[HEADER.size :])
+            return Frame(SPEC, 0, bool(flags & 1), spec=Spec(**said))
+        except (ValueError, TypeError) as e:
+            raise StreamError(f"frame with a damaged spec: {e}") from None
+    if kind != SAMPLES or code >= len(DTYPES):
+        raise StreamError(f"frame of unknown kind {kind} or dtype {code}")
+    dtype = DTYPES[code]
+    if spec is not None and (dtype, c) != (spec.dtype, spec.n):
+        raise StreamError(f"frame has {c} channels of {dtype}, its stream has {spec.n} of {spec.dtype}")
+    if dtype == "str":
+        times, data = _texts(message, n, c)
+    else:
+        if body != n * 8 + n * c * _SIZES[dtype]:
+            raise StreamError(f"frame of {body} bytes does not hold {n} x {c} samples of {dtype}")
+        times = np.frombuffer(message, "<f8", n, HEADER.size)
+        data = np.frombuffer(message, dtype, n * c, HEADER.size + 8 * n).reshape(n, c)
+    return Frame(SAMPLES, seq, bool(flags & 1), Block(data, times, seq, segment))
+
+
+def _texts(message: bytes, n: int, c: int) -> tuple[Any, Any]:
+    at = HEADER.size + 8 * n
+    if at + 4 * n * c > len(message):
+        raise StreamError(f"frame of {len(message)} bytes does not hold {n} x {c} texts")
+    times = np.frombuffer(message, "<f8", n, HEADER.size)
+    words = np.empty(n * c, object)
+    for i in range(n * c):
+        if at + 4 > len(message):
+            raise StreamError("frame ends within a text")
+        (size,) = struct.unpack_from("<I", message, at)
+        at += 4 + size
+        if at > len(message):
+            raise StreamError("frame ends within a text")
+        words[i] = message[at - size : at].decode(errors="replace")
+    if at != len(message):
+        raise StreamError("frame goes on behind its last text")
+    return times, words.reshape(n, c)
+
+
+class Sender:
+    """The sending end.
+
+    Counts `sent` samples, `lost` ones (a block edge whose reader is gone), and `waits` of a block edge.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        spec: Spec,
+        policy: str = "block",
+        keep: int = 0,
+        stream: int = 0,
+        virtual: bool = False,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
+        self.sent = self.lost = self.waits = 0
+        self._give_up = give_up
+        self._late: deque[bytes] = deque(maxlen=keep or 1)
+        self._socket = zmq.Context.instance().socket(zmq.PUSH)
+        # small marks let what is old be dropped here and not wait on the way
+        self._socket.sndhwm = {"block": HIGH_WATER, "latest": 1}.get(policy, keep)
+        if policy == "latest":
+            self._socket.conflate = True
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as e:
+            self._socket.close(0)
+            raise StreamError(f"cannot open {address}: {_why(e)}") from None
+        self._push(pack_spec(spec, stream, virtual))
+        self.waits = 0
+
+    def send(self, block: Block) -> None:
+        """Send samples, by the edge's policy."""
+        done = self._push(pack(block, self.spec.dtype, self.stream, self.virtual))
+        self.sent += len(block)
+        self.lost += 0 if done else len(block)
+
+    def say_spec(self) -> None:
+        """Say the spec again, for a reader who came late."""
+        self._push(pack_spec(self.spec, self.stream, self.virtual))
+
+    def _push(self, message: bytes) -> bool:
+        socket = self._socket
+        if self.policy == "block":
+            try:
+                socket.send(message, zmq.DONTWAIT)
+            except zmq.Again:
+                self.waits += 1
+                while not socket.poll(PATIENCE, zmq.POLLOUT):
+                    if self._give_up():
+                        return False
+                socket.send(message)
+            return True
+        late = self._late
+        late.append(message)
+        with contextlib.suppress(zmq.Again):
+            while late:
+                socket.send(late[0], zmq.DONTWAIT)
+                late.popleft()
+        return True
+
+    def close(self, linger: float = 2.0) -> None:
+        """Say the end, wait up to `linger` s until it is on its way, and close."""
+        end = pack_end(self.sent, self.stream)
+        tries = max(1, int(linger * 1000 / PATIENCE))
+        self._late.append(end)
+        while self._late and tries:
+            try:
+                self._socket.send(self._late[0], zmq.DONTWAIT)
+                self._late.popleft()
+            except zmq.Again:
+                tries -= 1
+                if self._give_up():
+                    break
+                self._socket.poll(PATIENCE, zmq.POLLOUT)
+        self._socket.close(int(linger * 1000))
+
+
+class Receiver:
+    """The receiving end. Counts `received` and `dropped` samples and `gaps` (times that some were missing).
+
+    A gap opens a segment: what is behind the edge must not run on over missing samples.
+    """
+
+    def __init__(self, address: str, policy: str = "block", keep: int = 0) -> None:
+        self.address, self.policy = address, policy
+        self.spec: Spec | None = None
+        self.virtual = self.ended = False
+        self.received = self.dropped = self.gaps = 0
+        self._shift = self._expected = self._timeout = 0
+        self._kept: deque[bytes] = deque(maxlen=keep or None)
+        self.socket = zmq.Context.instance().socket(zmq.PULL)
+        self.socket.rcvhwm = {"block": HIGH_WATER, "latest": 1}.get(policy, keep)
+        self.socket.maxmsgsize = LARGEST
+        if policy == "latest":
+            self.socket.conflate = True
+        self.socket.connect(address)
+
+    def wait_spec(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> Spec:
+        """The stream's Spec, which comes before its samples.
+
+        Raises StreamError when none came in `timeout` s.
+        """
+        for _ in range(max(1, int(timeout * 1000 / PATIENCE))):
+            if give_up():
+                break
+            if self.socket.poll(PATIENCE):
+                self._take(self.socket.recv())
+                if self.spec is not None:
+                    return self.spec
+        raise StreamError(f"nothing came on {self.address} within {timeout:g} s")
+
+    def receive(self, timeout: float = 0.1) -> Block | None:
+        """The next block; None when none came in `timeout` s, and at the end (then `ended` is True).
+
+        Raises StreamError on a damaged frame.
+        """
+        socket = self.socket
+        if self.policy == "drop_oldest":
+            with contextlib.suppress(zmq.Again):
+                while True:
+                    self._kept.append(socket.recv(zmq.DONTWAIT))
+            if self._kept:
+                return self._take(self._kept.popleft())
+        if timeout <= 0:
+            try:
+                return self._take(socket.recv(zmq.DONTWAIT))
+            except zmq.Again:
+                return None
+        ms = max(1, int(timeout * 1000))
+        if ms != self._timeout:
+            self._timeout = socket.rcvtimeo = ms
+        try:
+            return self._take(socket.recv())
+        except zmq.Again:
+            return None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages were taken from the socket and not yet given."""
+        return bool(self._kept)
+
+    def _take(self, message: bytes) -> Block | None:
+        try:
+            frame = unpack(message, self.spec)
+        except StreamError as e:
+            raise StreamError(f"edge {self.address}: {e}") from None
+        if frame.kind == SPEC:
+            if self.spec is None:
+                self.spec, self.virtual = frame.spec, frame.virtual
+            elif self.spec != frame.spec:
+                raise StreamError(f"edge {self.address}: its stream became another one")
+            return None
+        missed = frame.seq - self._expected
+        if missed:
+            self.dropped += max(0, missed)  # it goes back where the sender began anew
+            self.gaps += 1
+            self._shift += 1
+            self._expected = frame.seq
+        if frame.block is None:
+            self.ended = True
+            return None
+        block = frame.block
+        self._expected += len(block)
+        self.received += len(block)
+        return block.replace(segment=block.segment + self._shift) if self._shift else block
+
+    def close(self) -> None:
+        self.socket.close(0)
+
+
+def _why(e: zmq.ZMQError) -> str:
+    return "the port is in use" if e.errno == zmq.EADDRINUSE else str(e)
