@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 HERE = Path(__file__).parent
+settings.register_profile("rheobase", deadline=None)  # the first example compiles
+settings.load_profile("rheobase")
 os.environ.setdefault("LSLAPICFG", str(HERE.parent / "configs" / "lsl_local.cfg"))
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
