@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ def average_reference(x: Samples, used: list[int]) -> Samples:
 
 
 def crossings(x: Samples, rms: float, learn: int, dead: int) -> Samples:
-    """Crossings of rms times the RMS of the first `learn` samples, each at least `dead` samples after the one before."""
+    """Crossings of rms times the RMS of the first `learn` samples, each at least `dead` samples after the last."""
     y = np.where(np.isfinite(x), 0.0, np.nan)
     for c in range(x.shape[1]):
         first = x[:learn, c]
@@ -48,7 +50,7 @@ def crossings(x: Samples, rms: float, learn: int, dead: int) -> Samples:
         level = rms * np.sqrt(np.mean(first**2))
         rest = [t for t in range(learn, len(x)) if np.isfinite(x[t, c])]
         last = -dead
-        for before, t in zip(rest, rest[1:], strict=False):
+        for before, t in pairwise(rest):
             was, now = (x[s, c] < level if rms < 0 else x[s, c] > level for s in (before, t))
             if now and not was and t - last >= dead:
                 y[t, c] = 1.0

@@ -75,5 +75,5 @@ def test_has_no_unit() -> None:
 def test_says_what_is_wrong() -> None:
     with pytest.raises(StreamError, match="regular rate"):
         Zscore().start(Spec(rate=0, channels=("a",)))
-    with pytest.raises(StreamError, match="window: 0.01 s are less than two samples at 100 Hz"):
+    with pytest.raises(StreamError, match=r"window: 0\.01 s are less than two samples at 100 Hz"):
         Zscore(window=0.01).start(Spec(rate=100, channels=("a",)))
