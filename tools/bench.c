@@ -1,0 +1,199 @@
+/* The floor of `rheo bench`: the kernels' own arithmetic as plain C loops over all samples, every size a constant.
+   Built by tools/bench.py with gcc -O3 -march=native. */
+
+#include <math.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Five one-pole low-passes in a row, s <- s + a (x - s): x (t, c), a (5), s (5, c), y (t, c). */
+INLINE void chain(const int c, long t, const double *restrict x, const double *restrict a, double *restrict s,
+                  double *restrict y) {
+    for (long k = 0; k < t; k++)
+        for (int i = 0; i < c; i++) {
+            double u = x[k * c + i];
+            for (int j = 0; j < 5; j++) {
+                s[j * c + i] += a[j] * (u - s[j * c + i]);
+                u = s[j * c + i];
+            }
+            y[k * c + i] = u;
+        }
+}
+
+void chain_1(long t, const double *x, const double *a, double *s, double *y) { chain(1, t, x, a, s, y); }
+void chain_96(long t, const double *x, const double *a, double *s, double *y) { chain(96, t, x, a, s, y); }
+
+/* nodes/kalman.py: predict and correct, in its words. The belief lives on the stack. */
+#define MAX_D 8
+
+typedef struct {
+    double mu[MAX_D], Sigma[MAX_D][MAX_D], m[MAX_D], M[MAX_D][MAX_D];
+    double L[MAX_D][MAX_D], C[MAX_D][MAX_D], U[MAX_D][MAX_D], b[MAX_D];
+    int begun;
+} Belief;
+
+INLINE void begin(const int d, const double *S, Belief *s) {
+    memset(s, 0, sizeof *s);
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j < d; j++)
+            s->Sigma[i][j] = S[i * d + j];
+}
+
+INLINE void predict(const int d, const double *restrict A, const double *restrict Gamma, Belief *restrict s) {
+    if (!s->begun) {
+        s->begun = 1;
+        for (int i = 0; i < d; i++) {
+            s->m[i] = s->mu[i];
+            for (int j = 0; j < d; j++)
+                s->M[i][j] = s->Sigma[i][j];
+        }
+        return;
+    }
+    for (int i = 0; i < d; i++) {
+        s->m[i] = 0;
+        for (int j = 0; j < d; j++)
+            s->U[i][j] = 0;
+        for (int k = 0; k < d; k++) {
+            double a = A[i * d + k];
+            s->m[i] += a * s->mu[k];
+            for (int j = 0; j < d; j++)
+                s->U[i][j] += a * s->Sigma[k][j];
+        }
+    }
+    for (int i = 0; i < d; i++) {
+        s->mu[i] = s->m[i];
+        for (int j = 0; j <= i; j++) {
+            double a = Gamma[i * d + j];
+            for (int k = 0; k < d; k++)
+                a += s->U[i][k] * A[j * d + k];
+            s->M[i][j] = s->M[j][i] = s->Sigma[i][j] = s->Sigma[j][i] = a;
+        }
+    }
+}
+
+INLINE void cholesky(const int d, double M[MAX_D][MAX_D], double L[MAX_D][MAX_D]) {
+    for (int j = 0; j < d; j++) {
+        double a = M[j][j];
+        for (int k = 0; k < j; k++)
+            a -= L[j][k] * L[j][k];
+        for (int i = 0; i < j; i++)
+            L[i][j] = 0;
+        double p = sqrt(a);
+        L[j][j] = p;
+        for (int i = j + 1; i < d; i++) {
+            double c = M[i][j];
+            for (int k = 0; k < j; k++)
+                c -= L[i][k] * L[j][k];
+            L[i][j] = c / p;
+        }
+    }
+}
+
+INLINE void correct(const int d, const double *restrict P, Belief *restrict s) {
+    cholesky(d, s->M, s->L);
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j < d; j++) {
+            double a = 0;
+            for (int k = j; k < d; k++)
+                a += P[i * d + k] * s->L[k][j];
+            s->U[i][j] = a;
+        }
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j <= i; j++) {
+            double a = i == j;
+            for (int k = i; k < d; k++)
+                a += s->L[k][i] * s->U[k][j];
+            s->Sigma[i][j] = a;
+        }
+    cholesky(d, s->Sigma, s->C);
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j < d; j++) {
+            double a = s->L[j][i];
+            for (int k = 0; k < i; k++)
+                a -= s->C[i][k] * s->U[k][j];
+            s->U[i][j] = a / s->C[i][i];
+        }
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j <= i; j++) {
+            double a = 0;
+            for (int k = 0; k < d; k++)
+                a += s->U[k][i] * s->U[k][j];
+            s->Sigma[i][j] = s->Sigma[j][i] = a;
+        }
+    for (int i = 0; i < d; i++) {
+        double a = s->b[i];
+        for (int k = 0; k < d; k++)
+            a -= P[i * d + k] * s->m[k];
+        s->b[i] = a;
+    }
+    for (int i = 0; i < d; i++) {
+        double a = s->m[i];
+        for (int k = 0; k < d; k++)
+            a += s->Sigma[i][k] * s->b[k];
+        s->mu[i] = a;
+    }
+}
+
+/* x (t, n), A Gamma S P (d, d), K (n, d), x_mean (n), z_mean (d), y (t, d) */
+INLINE void kalman(const int d, const int n, long t, const double *restrict x, const double *restrict A,
+                   const double *restrict Gamma, const double *restrict S, const double *restrict K,
+                   const double *restrict P, const double *restrict x_mean, const double *restrict z_mean,
+                   double *restrict y) {
+    Belief s;
+    begin(d, S, &s);
+    for (long k = 0; k < t; k++) {
+        predict(d, A, Gamma, &s);
+        double b[MAX_D] = {0};
+        for (int j = 0; j < n; j++) {
+            double xj = x[k * n + j] - x_mean[j];
+            for (int i = 0; i < d; i++)
+                b[i] += xj * K[j * d + i];
+        }
+        memcpy(s.b, b, sizeof b);
+        correct(d, P, &s);
+        for (int i = 0; i < d; i++)
+            y[k * d + i] = s.mu[i] + z_mean[i];
+    }
+}
+
+/* nodes/dkf.py over nodes/ridge.py: x (t, n), W (n, d), c (d), x_mean (n); A Gamma S P B (d, d), z_mean (d), y (t, d) */
+INLINE void dkf(const int d, const int n, long t, const double *restrict x, const double *restrict W,
+                const double *restrict c, const double *restrict x_mean, const double *restrict A,
+                const double *restrict Gamma, const double *restrict S, const double *restrict P,
+                const double *restrict B, const double *restrict z_mean, double *restrict y) {
+    Belief s;
+    begin(d, S, &s);
+    for (long k = 0; k < t; k++) {
+        double f[MAX_D] = {0};
+        for (int i = 0; i < d; i++)
+            f[i] = c[i];
+        for (int j = 0; j < n; j++) {
+            double xj = x[k * n + j] - x_mean[j];
+            for (int i = 0; i < d; i++)
+                f[i] += xj * W[j * d + i];
+        }
+        predict(d, A, Gamma, &s);
+        for (int i = 0; i < d; i++) {
+            double a = 0;
+            for (int j = 0; j < d; j++)
+                a += B[i * d + j] * (f[j] - z_mean[j]);
+            s.b[i] = a;
+        }
+        correct(d, P, &s);
+        for (int i = 0; i < d; i++)
+            y[k * d + i] = s.mu[i] + z_mean[i];
+    }
+}
+
+#define DECODERS(d)                                                                                              \
+    void kalman_##d(long t, const double *x, const double *A, const double *Gamma, const double *S,              \
+                    const double *K, const double *P, const double *x_mean, const double *z_mean, double *y) {   \
+        kalman(d, 96, t, x, A, Gamma, S, K, P, x_mean, z_mean, y);                                               \
+    }                                                                                                            \
+    void dkf_##d(long t, const double *x, const double *W, const double *c, const double *x_mean,                \
+                 const double *A, const double *Gamma, const double *S, const double *P, const double *B,        \
+                 const double *z_mean, double *y) {                                                              \
+        dkf(d, 96, t, x, W, c, x_mean, A, Gamma, S, P, B, z_mean, y);                                            \
+    }
+DECODERS(4)
+DECODERS(6)

@@ -1,0 +1,389 @@
+"""`rheo bench`: speed, each figure beside a floor that is measured in the same run.
+
+The floors are the same arithmetic as a C loop (bench.c, gcc -O3 -march=native) and the same message through bare
+ZeroMQ sockets. Ours and the floor take turns; a figure is the median of the turns, a ratio is the median of the
+ratios of the turns, so that what else the machine does meanwhile falls on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from rheobase.nodes.dkf import DKF
+from rheobase.nodes.kalman import Kalman
+from rheobase.stream.block import Block, Spec, StreamError, numbered
+from rheobase.stream.clock import fine_timer, now, wait_until
+from rheobase.stream.decoder import Decoder
+from rheobase.stream.fuse import Loop, cache_folder
+from rheobase.stream.link import Receiver, Sender
+from rheobase.stream.node import Kernel, NotNegative, kernel, nearest
+
+TURNS = 15
+"""How often ours and the floor take turns."""
+HOP_TURNS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. goal: the largest (or, with more=True, smallest) good value of `judged`, "ours" or "ratio"."""
+
+    what: str
+    ours: float
+    unit: str
+    floor: float = math.nan
+    ratio: float = math.nan
+    goal: float = math.nan
+    judged: str = "ratio"
+    more: bool = False
+
+    @property
+    def good(self) -> bool | None:
+        """Whether the goal is met; None where there is none."""
+        value = self.ratio if self.judged == "ratio" else self.ours
+        if math.isnan(self.goal):
+            return None
+        return value >= self.goal if self.more else value <= self.goal
+
+
+class Rate(NamedTuple):
+    a: float
+
+
+class Level(NamedTuple):
+    s: NDArray[np.float64]
+
+
+class OnePole(Kernel):
+    """s <- s + a (x - s), y = s: about the least that a kernel can do."""
+
+    a: NotNegative = 0.1
+    """Share of the way to x that s goes in a sample."""
+
+    def start(self, x: Spec) -> Spec:
+        self.params = Rate(self.a)
+        self.state = Level(np.zeros(x.n))
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        for i in range(x.shape[0]):
+            state.s[i] += params.a * (x[i] - state.s[i])
+            y[i] = state.s[i]
+        return True
+
+
+def fuse(scale: float = 1.0) -> list[Row]:
+    """Five fused kernels against the same five in one C loop, and a single sample from Python."""
+    return [*_chain(1, max(10, int(1_000_000 * scale)), scale), *_chain(96, max(10, int(20_000 * scale)), scale)]
+
+
+def _chain(n: int, t: int, scale: float) -> list[Row]:
+    rng = np.random.default_rng(1)
+    x, y, times = rng.normal(size=(t, n)), np.empty((t, n)), np.arange(t) / 1000.0
+    a, s = np.linspace(0.1, 0.5, 5), np.zeros((5, n))
+    loop = Loop([OnePole(a=float(v)) for v in a], [-1, 0, 1, 2, 3], [4])
+    loop.start(Spec(rate=1000, channels=numbered("x", n)))
+    chain = floors()[f"chain_{n}"]
+    [(_, out)] = loop.process(Block(x, times))
+    call_c(chain, t, x, a, s, y)
+    same(out.data, y)
+    y_times = np.empty(t)
+    ours, floor = turns(
+        lambda: loop.run(*loop.p, *loop.s, times, x, loop.n_out, y_times, out.data),
+        lambda: call_c(chain, t, x, a, s, y),
+        scale,
+    )
+    above = statistics.median((o - f) / t / 5 for o, f in zip(ours, floor, strict=True)) * 1e9
+    one, calls = Block(x[:1], times[:1]), max(10, int(5000 * scale))
+    took, _ = turns(lambda: [loop.process(one) for _ in range(calls)], lambda: None, scale)
+    word = "1 channel" if n == 1 else f"{n} channels"
+    return [
+        pair(f"five fused kernels, {word}, a sample", ours, floor, 1e9 / t, "ns"),
+        Row("  a node a sample above its own arithmetic", above, "ns", goal=10.0, judged="ours"),
+        Row("  a single sample from Python", statistics.median(took) / calls * 1e6, "us", goal=5.0, judged="ours"),
+    ]
+
+
+def decode(scale: float = 1.0) -> list[Row]:
+    """A step of the Kalman filter and of the DKF on ridge regression, 96 channels, against C."""
+    t = max(10, int(20_000 * scale))
+    rows = []
+    for d in (4, 6):
+        X, Z = tuned(d, t)
+        for name, node in (("Kalman", Kalman().fit(X, Z)), ("DKF", DKF(f={"type": "ridge", "alpha": 1.0}).fit(X, Z))):
+            rows.append(_decode(f"{name}, d={d}, n=96, a step", node, X, d, scale))
+    return rows
+
+
+def _decode(what: str, node: Decoder, X: NDArray[np.float64], d: int, scale: float) -> Row:
+    t = len(X)
+    loop = Loop([node], [-1], [0])
+    loop.start(Spec(rate=50, channels=numbered("x", 96)))
+    times, y, y_times = np.arange(t) / 50.0, np.empty((t, d)), np.empty(t)
+    [(_, out)] = loop.process(Block(X, times))
+    p, a = node.params, node.arrays
+    given: tuple[Any, ...]
+    if isinstance(node, Kalman):
+        f, given = f"kalman_{d}", (p.A, p.Gamma, a["S"], p.K, p.P, p.x_mean, p.z_mean)
+    else:
+        w = node.state.weights
+        f, given = f"dkf_{d}", (p.f.W, p.f.b, p.f.x_mean, p.prior.A, p.prior.Gamma, a["S"], w.P, w.B, p.z_mean)
+    c = floors()[f]
+    call_c(c, t, X, *given, y)
+    same(out.data, y)
+    ours, floor = turns(
+        lambda: loop.run(*loop.p, *loop.s, times, X, loop.n_out, y_times, out.data),
+        lambda: call_c(c, t, X, *given, y),
+        scale,
+    )
+    return pair(what, ours, floor, 1e6 / t, "us", goal=1.5)
+
+
+def tuned(d: int, t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """96 channels that are linear in a z (t, d) that wanders, and noise: X (t, 96), Z."""
+    rng = np.random.default_rng(3)
+    Z = np.zeros((t, d))
+    for k in range(1, t):
+        Z[k] = 0.95 * Z[k - 1] + 0.3 * rng.normal(size=d)
+    return Z @ rng.normal(size=(d, 96)) + 3 * rng.normal(size=(t, 96)), Z
+
+
+def hop(scale: float = 1.0) -> list[Row]:
+    """One sample of 96 float32 at 1 kHz between two processes: `link.py` against bare PUSH and PULL."""
+    n = max(20, int(2000 * scale))
+    spawn = multiprocessing.get_context("spawn")
+    kinds = ["ours", "raw"] * max(1, round(HOP_TURNS * min(1.0, scale * 5)))
+    with tempfile.TemporaryDirectory(prefix="rheo-bench-") as folder:
+        addresses = [f"ipc://{folder}/{i}" for i in range(len(kinds))]
+        child = spawn.Process(target=_send_all, args=(list(zip(kinds, addresses, strict=True)), n))
+        child.start()
+        quiet()
+        ages: dict[str, list[NDArray[np.float64]]] = {"ours": [], "raw": []}
+        for kind, address in zip(kinds, addresses, strict=True):
+            got = _receive_ours(address) if kind == "ours" else _receive_raw(address)
+            ages[kind].append(np.array(got[len(got) // 10 :]))  # the first find cold caches
+        child.join(30)
+        gc.unfreeze()
+    rows = []
+    for q, goal in ((50, 1.25), (99, 1.5)):
+        ours, floor = ([float(np.percentile(a, q)) for a in ages[kind]] for kind in ("ours", "raw"))
+        rows.append(pair(f"hop of 96 float32 at 1 kHz between processes, p{q}", ours, floor, 1e6, "us", goal))
+    return rows
+
+
+def _send_all(turns: list[tuple[str, str]], n: int) -> None:
+    quiet()
+    fine_timer()
+    data = np.random.default_rng(2).normal(size=(1, 96)).astype(np.float32)
+    spec = Spec(rate=1000, channels=numbered("x", 96), dtype="float32")
+    for kind, address in turns:
+        if kind == "ours":
+            sender = Sender(address, spec)
+            time.sleep(0.3)  # until the other side is there
+            t0 = now() + 0.05
+            for k in range(n):
+                wait_until(t0 + k / 1000)
+                sender.send(Block(data, np.array([now()]), k))
+            sender.close()
+        else:
+            socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+            socket.bind(address)
+            time.sleep(0.3)
+            t0 = now() + 0.05
+            for k in range(n):
+                wait_until(t0 + k / 1000)
+                socket.send(struct.pack("<d", now()) + data.tobytes())
+            socket.send(b"")
+            socket.close(2000)
+
+
+def _receive_ours(address: str) -> list[float]:
+    receiver = Receiver(address)
+    receiver.wait_spec(60)
+    got: list[float] = []
+    while not receiver.ended:
+        block = receiver.receive(1.0)
+        if block is not None:
+            got.append(now() - block.times[0])
+    receiver.close()
+    return got
+
+
+def _receive_raw(address: str) -> list[float]:
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+    socket.connect(address)
+    got: list[float] = []
+    while message := socket.recv():
+        data = np.frombuffer(message, np.float32, offset=8)
+        got.append(now() - struct.unpack_from("<d", message)[0])
+    assert len(data) == 96
+    socket.close(0)
+    return got
+
+
+def pace(scale: float = 1.0) -> list[Row]:
+    """How late a loop of 1 kHz wakes, and what that costs."""
+    n = max(20, int(5000 * scale))
+    fine_timer()
+    quiet()
+    late = np.empty(n)
+    t0 = now() + 0.01
+    cpu0 = time.process_time()
+    for k in range(n):
+        late[k] = wait_until(t0 + k / 1000)
+    cpu = (time.process_time() - cpu0) / (now() - t0)
+    gc.unfreeze()
+    return [
+        Row("1 kHz paced, late by, p50", float(np.percentile(late, 50)) * 1e6, "us"),
+        Row("1 kHz paced, late by, p99", float(np.percentile(late, 99)) * 1e6, "us", goal=50.0, judged="ours"),
+        Row("1 kHz paced, share of one core", cpu * 100, "%"),
+    ]
+
+
+BENCHES: dict[str, Callable[[float], list[Row]]] = {"fuse": fuse, "decode": decode, "hop": hop, "pace": pace}
+
+
+def floors() -> ctypes.CDLL:
+    """bench.c, compiled for this machine (once: kept beside the compiled loops).
+
+    Raises StreamError where there is no gcc.
+    """
+    source = Path(__file__).with_name("bench.c")
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        raise StreamError("rheo bench compares with C loops and needs gcc: none is installed")
+    built = subprocess.run([gcc, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    text = f"{built} {_cpu()} {source.read_text()}"
+    library = cache_folder() / f"bench_{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        fresh = library.with_suffix(f".{os.getpid()}")
+        flags = ["-O3", "-march=native", "-shared", "-fPIC", "-Wall", "-Wextra"]
+        done = subprocess.run([gcc, *flags, "-o", fresh, source, "-lm"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StreamError(f"gcc could not compile {source.name}: {done.stderr.strip().splitlines()[0]}")
+        fresh.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def call_c(f: Any, *given: Any) -> None:
+    """Call a C function with whole numbers (long) and C-contiguous float64 arrays."""
+    f(*(ctypes.c_void_p(g.ctypes.data) if isinstance(g, np.ndarray) else ctypes.c_long(g) for g in given))
+
+
+def same(ours: NDArray[np.float64], floor: NDArray[np.float64]) -> None:
+    """The floor must have done our arithmetic (gcc may contract a b + c, so not to the bit)."""
+    np.testing.assert_allclose(ours, floor, rtol=1e-6, atol=1e-9)
+
+
+def turns(ours: Callable[[], Any], floor: Callable[[], Any], scale: float) -> tuple[list[float], list[float]]:
+    """Seconds that ours and the floor took, turn by turn."""
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(max(2, int(TURNS * min(1.0, scale * 5)))):
+        for f, into in zip((ours, floor), took, strict=True):
+            start = time.perf_counter()
+            f()
+            into.append(time.perf_counter() - start)
+    return took
+
+
+def pair(
+    what: str, ours: Sequence[float], floor: Sequence[float], factor: float, unit: str, goal: float = math.nan
+) -> Row:
+    """The Row of turns."""
+    ratio = statistics.median(o / f for o, f in zip(ours, floor, strict=True))
+    return Row(what, statistics.median(ours) * factor, unit, statistics.median(floor) * factor, ratio, goal)
+
+
+def quiet() -> None:
+    """As the runner does before a device opens: no full garbage collection later."""
+    gc.collect()
+    gc.freeze()
+
+
+def machine() -> dict[str, str]:
+    """What was measured on, and with what."""
+    words = ("numba", "numpy", "pyzmq", "rheobase")
+    return {
+        "cpu": f"{_cpu()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{w: version(w) for w in words},
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def show(name: str, rows: Sequence[Row], console: Console) -> None:
+    """A table of figures."""
+    table = Table(title=name, title_justify="left", show_edge=False)
+    table.add_column("", min_width=52)
+    for head in ("ours", "floor", "ratio", "goal", ""):
+        table.add_column(head, justify="right")
+    for r in rows:
+        goal = "" if r.good is None else f"{'>=' if r.more else '<='} {r.goal:g}{'' if r.judged == 'ours' else ' x'}"
+        table.add_row(
+            r.what,
+            f"{r.ours:.4g} {r.unit}",
+            "" if math.isnan(r.floor) else f"{r.floor:.4g} {r.unit}",
+            "" if math.isnan(r.ratio) else f"{r.ratio:.2f}",
+            goal,
+            "" if r.good is None else "met" if r.good else "[bold red]missed[/]",
+        )
+    console.print(table)
+    console.print()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`rheo bench [NAME ...] [--json FILE]`: measure, print tables; 0 whether or not goals are met."""
+    parser = argparse.ArgumentParser("rheo bench", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about two minutes for all)")
+    args = parser.parse_args(argv)
+    for name in args.names:
+        if name not in BENCHES:
+            raise StreamError(f"no bench {name!r}{nearest(name, BENCHES)}")
+    console = Console()
+    about = machine()
+    console.print(", ".join(f"{v}" if k in ("cpu", "system") else f"{k} {v}" for k, v in about.items()), "\n")
+    found = {}
+    for name in args.names or BENCHES:
+        with console.status(f"{name} ..."):
+            rows = BENCHES[name](args.scale)
+        show(name, rows, console)
+        found[name] = [asdict(r) for r in rows]
+    if args.json:
+        args.json.write_text(json.dumps({"machine": about, "scale": args.scale, "benches": found}, indent=1))
+    return 0
