@@ -106,11 +106,9 @@ class Engine:
     def run(self) -> None:
         """Until every input has ended, or `stop` was called. Raises what a node raises, with its name."""
         try:
-            for name, block in self._inputs():
+            for name, block in self.inputs():
                 self.push(name, block)
-            for name in self.here:
-                for end in self._ends.get(name, ()):
-                    end()
+            self.finish()
         finally:
             self.close()
 
@@ -125,6 +123,12 @@ class Engine:
             self.taps[name](block)
         for listener in self._listeners.get(name, ()):
             listener(block)
+
+    def finish(self) -> None:
+        """The inputs have ended: let go of what still waits for another."""
+        for name in self.here:
+            for end in self._ends.get(name, ()):
+                end()
 
     def close(self) -> None:
         """Say the end on every edge, and close every node."""
@@ -255,7 +259,7 @@ class Engine:
 
     # --- running
 
-    def _inputs(self) -> Iterator[tuple[str, Block]]:
+    def inputs(self) -> Iterator[tuple[str, Block]]:
         """Every block that comes into this process, with the name it is pushed under."""
         if not self.receivers and all(not s.live for s in self.sources.values()):
             return self._in_order()

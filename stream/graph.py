@@ -25,7 +25,7 @@ import msgspec
 import yaml
 
 from rheobase.stream.block import StreamError
-from rheobase.stream.node import Kernel, Node, Source, load, nearest, type_name
+from rheobase.stream.node import Kernel, Node, Source, blame, load, nearest, type_name
 
 MAIN = "main"
 """The process of nodes that name none."""
@@ -98,6 +98,12 @@ class Graph:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
+
+    def check(self) -> None:
+        """Let every node check what it can before a stream is there. Raises StreamError that names it."""
+        for place in self.places.values():
+            with blame(place.node):
+                place.node.check()
 
     def processes(self) -> list[str]:
         """Process labels in order of first use."""

@@ -59,6 +59,7 @@ def kernel(f: F) -> F:
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
+@dataclasses.dataclass(kw_only=True, eq=False)
 class Node:
     """Takes blocks, gives blocks. Override `process`, and `start` where the output is not like the input.
 
@@ -81,8 +82,11 @@ class Node:
         super().__init_subclass__(**kw)
         dataclasses.dataclass(kw_only=True, eq=False)(cls)
 
+    def check(self) -> None:
+        """What can be checked before any stream is there: files, models. Raises StreamError."""
+
     def start(self, *inputs: Spec) -> Spec | None:
-        """Allocate, forget all that was, and say what will come out. Called once for each input's Spec known.
+        """Allocate, forget all that was, and say what will come out, once the Spec of each input is known.
 
         Raises StreamError where the inputs do not suit.
         """
@@ -219,7 +223,8 @@ def types() -> dict[str, str]:
     found = {}
     for package in ("rheobase.nodes", "rheobase.devices"):
         for m in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            found[m.name] = f"{package}.{m.name}"
+            if not m.name.startswith("_"):
+                found[m.name] = f"{package}.{m.name}"
     return found
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import importlib.metadata
 import json
 import os
-import platform
 import selectors
 import shutil
 import signal
@@ -34,6 +32,7 @@ import yaml
 from rheobase.stream import clock
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.engine import Engine
+from rheobase.stream.files import versions
 from rheobase.stream.graph import Graph, from_dict
 from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Sink
@@ -62,6 +61,7 @@ def run(
 
     Raises StreamError when something went wrong; what was recorded until then is readable.
     """
+    graph.check()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(graph.to_dict(), sort_keys=False))
@@ -95,15 +95,6 @@ def new_folder(name: str, under: Path = Path("runs")) -> Path:
         folder = under / f"{name}-{stamp}-{n}"
         n += 1
     return folder
-
-
-def versions() -> dict[str, str]:
-    """What this run stands on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for word in ("rheobase", "numpy", "numba", "scipy", "pyzmq", "pylsl", "pyxdf", "pyqtgraph", "PySide6-Essentials"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[word] = importlib.metadata.version(word)
-    return found
 
 
 @contextlib.contextmanager

@@ -1,0 +1,295 @@
+"""The command `rheo`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.table
+
+from rheobase.stream.block import StreamError
+from rheobase.stream.graph import Graph, read
+from rheobase.stream.node import Kernel, Sink, Source, load, nearest, types
+
+OUT = rich.console.Console()
+
+LOST = 3
+"""Exit code of a run that lost samples on an edge that may lose none."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if not hasattr(given, "do"):
+        parser.print_help()
+        return 2
+    try:
+        return int(given.do(given) or 0)
+    except StreamError as e:
+        if given.debug:
+            traceback.print_exc()
+        print(f"rheo: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def find_graph(name: str) -> Graph:
+    """A graph from a file, or one of those that come with rheobase by its bare name.
+
+    Raises StreamError.
+    """
+    path = Path(name)
+    if path.suffix or path.exists() or "/" in name:
+        return read(path)
+    home = importlib.resources.files("rheobase.configs")
+    known = sorted(f.name[:-5] for f in home.iterdir() if f.name.endswith(".yaml"))
+    if name not in known:
+        raise StreamError(f"{name}: no such file, and no such embedded graph{nearest(name, known)}")
+    with importlib.resources.as_file(home / f"{name}.yaml") as file:
+        return read(file)
+
+
+def _graph(given: argparse.Namespace) -> Graph:
+    graph = find_graph(given.graph)
+    for change in given.set or ():
+        graph.set(change)
+    return graph
+
+
+def _run(given: argparse.Namespace) -> int:
+    from rheobase.stream.run import new_folder, run
+
+    graph = _graph(given)
+    folder = Path(given.folder) if given.folder else new_folder(graph.name)
+    if given.folder and (folder / "config.yaml").exists():
+        raise StreamError(f"{folder}: holds a run already")
+    report = run(graph, folder, given.seconds, _speed(given.speed), status=True)
+    report.show(OUT)
+    OUT.print(f"{report.lasted:.1f} s in {folder}", highlight=False, soft_wrap=True)
+    if not report.ok:
+        print("rheo: samples were lost on a block edge: see the table", file=sys.stderr)
+        return LOST
+    return 0
+
+
+def _replay(given: argparse.Namespace) -> int:
+    from rheobase.tools.replay import replay_file, replay_run
+
+    speed = _speed(given.speed)
+    path = Path(given.run)
+    if path.is_dir():
+        if given.graph:
+            raise StreamError(f"{path}: a run is replayed through its own graph: give its recording to use another")
+        return replay_run(path, speed, OUT)
+    return replay_file(given.run, find_graph(given.graph) if given.graph else None, given.set or (), speed, OUT)
+
+
+def _fit(given: argparse.Namespace) -> int:
+    from rheobase.tools.fit import fit
+
+    report = fit(_graph(given), given.node, given.on)
+    report.show(OUT)
+    return 0
+
+
+def _eval(given: argparse.Namespace) -> int:
+    from rheobase.stream.run import new_folder
+    from rheobase.tools.fit import evaluate
+
+    graph = _graph(given)
+    folder = Path(given.folder) if given.folder else new_folder(f"{graph.name}-eval")
+    evaluate(graph, folder).show(OUT)
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    from rheobase.stream.engine import Engine
+
+    graph = _graph(given)
+    graph.check()
+    unknown: set[str] = set()
+    for name, place in graph.places.items():
+        live = isinstance(place.node, Source) and place.node.live
+        if live or isinstance(place.node, Sink) or any(e.source in unknown for e in place.edges):
+            unknown.add(name)
+    part = graph.above(*(n for n in graph if n not in unknown))
+    engine = Engine(part)
+    if part.places:
+        engine.start()
+    table = rich.table.Table("node", "type", "process", "rate, Hz", "channels", "unit", "delay, s", title=graph.name)
+    for name, entry in graph.to_dict()["nodes"].items():
+        spec = engine.specs.get(name)
+        sink = isinstance(graph[name], Sink)
+        known = (f"{spec.rate:g}", str(spec.n), spec.unit, f"{spec.delay:g}") if spec else ("" if sink else "?",) * 4
+        table.add_row(name, entry["type"], graph.places[name].process, *known)
+    OUT.print(table)
+    if any(not isinstance(graph[n], Sink) for n in unknown):
+        OUT.print("?: known when the live streams are there")
+    OUT.print(f"{graph.origin}: ok", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _mermaid(given: argparse.Namespace) -> int:
+    print(_graph(given).mermaid())
+    return 0
+
+
+def _nodes(given: argparse.Namespace) -> int:
+    if given.type:
+        cls = load(given.type)
+        OUT.print(f"[bold]{given.type}[/bold] ({_kind(cls)})\n", highlight=False)
+        print((cls.__doc__ or "").strip() + "\n")
+        table = rich.table.Table("parameter", "type", "default", "meaning")
+        defaults = {f.name: f for f in cls.__dataclass_fields__.values()}  # type: ignore[attr-defined]
+        for key, meaning in cls.meanings().items():
+            table.add_row(key, _type_words(cls.parameters()[key]), _default(defaults[key]), meaning)
+        OUT.print(table)
+        return 0
+    table = rich.table.Table("type", "kind", "what it does")
+    for word in types():
+        try:
+            cls = load(word)
+        except StreamError as e:
+            table.add_row(word, "?", str(e))
+            continue
+        table.add_row(word, _kind(cls), (cls.__doc__ or "").strip().split("\n")[0])
+    OUT.print(table)
+    return 0
+
+
+def _kind(cls: type) -> str:
+    return next(k.__name__.lower() for k in (Kernel, Source, Sink, object) if issubclass(cls, k)).replace(
+        "object", "node"
+    )
+
+
+def _type_words(hint: Any) -> str:
+    if getattr(hint, "__metadata__", None):
+        bounds = [f"{k} {v:g}" for m in hint.__metadata__ for k in ("gt", "ge", "lt", "le") if (v := getattr(m, k)) is not None]
+        signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+        return " ".join([_type_words(hint.__origin__), *(signs[b.split()[0]] + " " + b.split()[1] for b in bounds)])
+    return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("typing.", "")
+
+
+def _default(field: Any) -> str:
+    import dataclasses
+
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
+    return "(needed)"
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from rheobase.tools.bench import main as bench
+
+    return int(bench(given.rest) or 0)
+
+
+def _data(given: argparse.Namespace) -> int:
+    from rheobase.stream.files import find, known_data
+
+    if not given.names:
+        table = rich.table.Table("name", "where")
+        for name, where in known_data().items():
+            table.add_row(name, where)
+        OUT.print(table)
+        return 0
+    for name in given.names:
+        print(find(name if name.startswith("data:") else f"data:{name}"))
+    return 0
+
+
+def _new(given: argparse.Namespace) -> int:
+    from rheobase.tools.new import new_node
+
+    for path in new_node(given.name, given.kind, Path.cwd()):
+        OUT.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _speed(word: str) -> float:
+    """ "max" -> 0, a number else. Raises StreamError."""
+    if word == "max":
+        return 0.0
+    try:
+        speed = float(word)
+    except ValueError:
+        speed = math.nan
+    if not (math.isfinite(speed) and speed > 0):
+        raise StreamError(f"--speed {word!r}: write a number above 0 (1: real time) or max")
+    return speed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rheo",
+        description="Run a graph of sensors, decoders and outputs live; replay it to the same bits.",
+        epilog="`rheo COMMAND --help` says more about a command.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, do: Callable[[argparse.Namespace], int], text: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}")
+        sub.set_defaults(do=do)
+        return sub
+
+    def graph_of(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("graph", metavar="GRAPH", help="a YAML file, or the name of an embedded graph")
+        sub.add_argument("--set", action="append", metavar="NODE.KEY=VALUE", help="change a parameter; may be repeated")
+
+    sub = command("run", _run, "run a graph until its sources end, or Ctrl-C", f"Exit code {LOST}: a block edge lost samples.")
+    graph_of(sub)
+    sub.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds")
+    sub.add_argument("--folder", metavar="DIR", help="the run directory (default: runs/NAME-DATE)")
+    sub.add_argument("--speed", default="1", help="of recorded sources: 1 real time (default), or max")
+
+    sub = command(
+        "replay",
+        _replay,
+        "run a recording again",
+        "A run directory goes through its own graph, and every decoded sample is compared with the live one, byte "
+        "for byte. A recording (XDF, CSV, npz, MATLAB) goes through GRAPH, or is only read through.",
+    )
+    sub.add_argument("run", metavar="RUN|FILE", help="a run directory, or a recording")
+    sub.add_argument("graph", metavar="GRAPH", nargs="?", help="for a recording: the graph to run it through")
+    sub.add_argument("--set", action="append", metavar="NODE.KEY=VALUE", help="change a parameter of GRAPH")
+    sub.add_argument("--speed", default="1", help="1 real time (default), or max")
+
+    sub = command("fit", _fit, "fit a decoder of a graph on a recording, score it on held-out time, write its model")
+    graph_of(sub)
+    sub.add_argument("node", metavar="NODE", help="the decoder to fit")
+    sub.add_argument("--on", metavar="RUN|FILE", help="the recording (default: the graph's own recorded sources)")
+
+    sub = command("eval", _eval, "fit and score every decoder of a graph by its `eval` table")
+    graph_of(sub)
+    sub.add_argument("--folder", metavar="DIR", help="where the table and the figure go (default: runs/NAME-eval-DATE)")
+
+    graph_of(command("check", _check, "check a graph without opening a device"))
+    graph_of(command("graph", _mermaid, "print a graph as a mermaid flowchart"))
+    sub = command("nodes", _nodes, "list the node types, or say all about one")
+    sub.add_argument("type", metavar="TYPE", nargs="?")
+    sub = command("bench", _bench, "measure speed, as ratios to C loops and raw sockets of the same run")
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see `rheo bench -- --help`")
+    sub = command("data", _data, "list the recorded data sets, or find (and fetch) some")
+    sub.add_argument("names", metavar="NAME", nargs="*", help="for instance flint2012_run1/x.csv")
+    sub = command("new", _new, "write the file and the test of a new node")
+    sub.add_argument("what", choices=["node"])
+    sub.add_argument("name", metavar="NAME")
+    sub.add_argument("--kind", choices=["kernel", "node", "source", "sink"], default="kernel")
+    return parser

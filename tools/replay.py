@@ -1,0 +1,210 @@
+"""`rheo replay`: a run again through its own graph, compared byte for byte; or any recording through a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+
+from rheobase.devices.record import Record
+from rheobase.devices.replay import Replay, streams
+from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.engine import Engine
+from rheobase.stream.files import find
+from rheobase.stream.graph import Graph, read
+from rheobase.stream.node import Source, nearest
+from rheobase.stream.run import new_folder, run
+
+DIFFERENT = 4
+"""Exit code of a replay whose samples are not those of the run."""
+
+
+class Match:
+    """Compares the blocks of one node with what was recorded of it, whatever the cuts."""
+
+    def __init__(self, recorded: Replay, spec: Spec) -> None:
+        self.spec = spec
+        self.recorded = recorded.blocks()
+        self.left: list[Block] = []
+        self.replayed = self.equal = self.live = 0
+        self.first = ""
+        self.more = True
+
+    def take(self, block: Block) -> None:
+        """The next samples of the replay."""
+        self.replayed += len(block)
+        while len(block):
+            if not self.left and not self._next():
+                return
+            live = self.left[0]
+            n = min(len(live), len(block))
+            self._compare(block.cut(0, n), live.cut(0, n))
+            block = block.cut(n, len(block))
+            self.left = [live.cut(n, len(live))] if n < len(live) else []
+
+    def finish(self) -> None:
+        """Count what of the recording was not met."""
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        for block in self.recorded:
+            if block is not None and len(block):
+                self.left = [block]
+                self.live += len(block)
+                return True
+        return False
+
+    def _compare(self, new: Block, live: Block) -> None:
+        same = (new.seq, new.segment) == (live.seq, live.segment)
+        data = np.ascontiguousarray(new.data, object if self.spec.dtype == "str" else self.spec.dtype)
+        if self.spec.dtype == "str":
+            rows = (data == live.data).all(axis=1)
+        else:
+            width = self.spec.n * data.dtype.itemsize
+            rows = (_bytes(data, width) == _bytes(live.data, width)).all(axis=1)
+        rows &= (_bytes(new.times, 8) == _bytes(live.times, 8)).all(axis=1)
+        self.equal += int(rows.sum()) if same else 0
+        if not self.first and not (same and rows.all()):
+            i = int(np.argmin(rows)) if same else 0
+            self.first = f"sample {new.seq + i} at {new.times[i]:.6f} s"
+
+
+def _bytes(x: np.ndarray, width: int) -> np.ndarray:  # type: ignore[type-arg]
+    return np.ascontiguousarray(x).view(np.uint8).reshape(-1, width)
+
+
+def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int:
+    """Run the sources that a run recorded through its graph, and compare every other stream that it recorded.
+
+    speed  1 real time, 0 as fast as it goes
+
+    Returns an exit code: 0 when every recorded sample came out again, to the byte.
+    Raises StreamError where the folder holds no run, or a source that is needed was not recorded.
+    """
+    if not (folder / "config.yaml").exists():
+        raise StreamError(f"{folder}: not a run directory: it has no config.yaml")
+    graph = read(folder / "config.yaml")
+    recorder = next((p.node for p in graph.places.values() if isinstance(p.node, Record)), None)
+    if recorder is None:
+        raise StreamError(f"{folder}: its graph has no record node, so there is nothing to replay")
+    file = folder / recorder.file
+    there = streams(str(file), salvage=True)
+    computed = [n for n in there if n in graph.places and not isinstance(graph[n], Source)]
+    if not computed:
+        raise StreamError(f"{file}: holds no stream that the graph computes: record a decoder to compare it")
+    part = graph.above(*computed)
+    for name in part:
+        if isinstance(part[name], Source):
+            if name not in there:
+                raise StreamError(f"{file}: source {name!r} was not recorded, and {', '.join(computed)} need it")
+            part.replace(name, _recorded(file, name))
+    matches = {}
+    for name in computed:
+        source = _recorded(file, name)
+        spec = source.start()
+        matches[name] = Match(source, spec)
+    _go(Engine(part, taps={n: m.take for n, m in matches.items()}, speed=speed), console)
+    bad = 0
+    for name, match in matches.items():
+        match.finish()
+        if match.equal == match.live == match.replayed:
+            console.print(f"{name}: all {match.live} samples are byte-identical to the live ones", highlight=False)
+            continue
+        bad += 1
+        where = f"; the first difference: {match.first}" if match.first else ""
+        console.print(
+            f"{name}: {match.live} live, {match.replayed} replayed, {match.equal} byte-identical{where}",
+            highlight=False,
+        )
+    if bad:
+        console.print("[red]the replay is not the run[/red]")
+        return DIFFERENT
+    console.print("live is replay: all decoded samples are byte-identical to the live ones", highlight=False)
+    return 0
+
+
+def replay_file(
+    name: str, graph: Graph | None, changes: Sequence[str], speed: float, console: rich.console.Console
+) -> int:
+    """Run a recording through a graph, its sources replaced by the streams of the same name; or only read it.
+
+    A source takes the stream named as its node, else the one named as the LSL stream that it would look for.
+    """
+    file = find(name)
+    there = streams(str(file))
+    if graph is None:
+        return _read_through(str(file), there, speed, console)
+    for change in changes:
+        graph.set(change)
+    for word in list(graph):
+        node = graph[word]
+        if isinstance(node, Source) and node.live:
+            wanted = [word, *dict(getattr(node, "stream", None) or {}).values()]
+            match = next((w for w in wanted if w in there), None)
+            if match is None:
+                raise StreamError(f"{file}: no stream for source {word!r}{nearest(wanted[-1], there)}")
+            graph.replace(word, _recorded(file, match))
+    folder = new_folder(f"{graph.name}-replay")
+    report = run(graph, folder, None, speed, status=True)
+    report.show(console)
+    console.print(f"{report.lasted:.1f} s in {folder}", highlight=False, soft_wrap=True)
+    return 0 if report.ok else 3
+
+
+def _recorded(file: Path, name: str) -> Replay:
+    node = Replay(file=str(file), stream=name, salvage=True)
+    node.name = name
+    return node
+
+
+def _read_through(file: str, there: dict[str, Spec], speed: float, console: rich.console.Console) -> int:
+    graph = Graph(file)
+    for i, stream in enumerate(there):
+        graph.add(f"s{i}", Replay(file=file, stream=stream))
+    counts = {n: [0, 0, 0.0] for n in graph}
+    seen: dict[str, tuple[int, float]] = {}
+
+    def count(word: str) -> Callable[[Block], None]:
+        def take(block: Block) -> None:
+            segment, begin = seen.get(word, (-1, block.times[0]))
+            counts[word][0] += len(block)
+            counts[word][1] += segment != block.segment
+            counts[word][2] = block.times[-1] - begin
+            seen[word] = block.segment, begin
+
+        return take
+
+    engine = Engine(graph, taps={n: count(n) for n in graph}, speed=speed)
+    _go(engine, console)
+    table = rich.table.Table("stream", "type", "rate, Hz", "channels", "samples", "segments", "span, s", title=file)
+    for word, stream in zip(graph, there, strict=True):
+        spec, (n, segments, span) = engine.specs[word], counts[word]
+        table.add_row(stream, spec.dtype, f"{spec.rate:g}", str(spec.n), str(n), str(segments), f"{span:.3f}")
+    console.print(table)
+    return 0
+
+
+def _go(engine: Engine, console: rich.console.Console) -> None:
+    """Start and run, with the stream's time beside a spinner."""
+    engine.start()
+    with rich.progress.Progress(
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("replay")
+        first = float("nan")
+
+        for name, block in engine.inputs():
+            if first != first:
+                first = block.times[0]
+            bar.update(task, description=f"replay: {block.times[-1] - first:.1f} s of the recording")
+            engine.push(name, block)
+        engine.finish()
