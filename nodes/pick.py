@@ -12,9 +12,9 @@ from rheobase.stream.node import Kernel, kernel, nearest
 
 
 class Where(NamedTuple):
-    """index (c_out,): which channel of the input becomes which of the output."""
+    """which (c_out,): which channel of the input becomes which of the output."""
 
-    index: NDArray[np.int64]
+    which: NDArray[np.int64]
 
 
 class Pick(Kernel):
@@ -43,5 +43,5 @@ class Pick(Kernel):
     @kernel
     def step(params, state, t, x, y):
         for i in range(y.shape[0]):
-            y[i] = x[params.index[i]]
+            y[i] = x[params.which[i]]
         return True

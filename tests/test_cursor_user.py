@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rheobase.devices.cursor_user import REACH, TARGET, TASK, CentreOut, CursorUser, Neurons, World
+from rheobase.devices._centre_out import REACH, TARGET, CentreOut, Neurons, World
+from rheobase.devices.cursor_user import TASK, CursorUser
 from rheobase.stream.block import StreamError
 from rheobase.stream.clock import now
 
