@@ -1,0 +1,265 @@
+"""Every node there is keeps the contract; and each check of the contract catches a node that breaks it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numba
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rheobase.stream.block import Block, Spec
+from rheobase.stream.check import CHECKS, KERNEL_CHECKS, contract
+from rheobase.stream.node import Kernel, Node, Sink, kernel, load, types
+
+X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
+SLOW = Spec(rate=10, channels=("a", "b", "c"))
+
+CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
+    "bandpass": [({"low": 20, "high": 200}, (X,))],
+    "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
+    "car": [({"exclude": ("b",)}, (X,))],
+    "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
+    "lowpass": [({"corner": 40, "order": 3}, (X,))],
+    "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
+    "notch": [({"harmonics": 2}, (X,))],
+    "pick": [({"channels": ("c", "a")}, (X,))],
+    "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
+    "zscore": [({"window": 0.05}, (X,)), ({"freeze": 0.1, "clip": 2}, (X,))],
+}
+"""Every node that is not learnt: parameters, and Specs of its inputs."""
+
+LEARNT: dict[str, list[dict[str, Any]]] = {
+    "dkf": [{"f": "ridge"}, {"f": "nadaraya_watson", "nonpd": "robust"}],
+    "kalman": [{}],
+    "mlp": [{}],
+    "nadaraya_watson": [{}],
+    "ridge": [{}, {"lags": 3}],
+}
+"""Every decoder: parameters."""
+
+
+@functools.cache
+def learnt(name: str, which: int) -> Any:
+    """A decoder fitted on a noisy view of a two-dimensional walk."""
+    if name == "mlp":
+        pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    Z = np.zeros((120, 2))
+    for t in range(1, len(Z)):
+        Z[t] = 0.9 * Z[t - 1] + 0.3 * rng.standard_normal(2)
+    seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
+    return load(name).make(**LEARNT[name][which]).fit(seen, Z)
+
+
+def makers() -> Iterator[tuple[str, Callable[[], Node], tuple[Spec, ...]]]:
+    for name, cases in CASES.items():
+        for values, specs in cases:
+            yield name, functools.partial(load(name).make, **values), specs
+    for name, given in LEARNT.items():
+        for which in range(len(given)):
+            yield name, lambda name=name, which=which: copy.deepcopy(learnt(name, which)), (SLOW,)
+
+
+def params() -> Iterator[Any]:
+    counted = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="allocations are counted in compiled code only")
+    for name, make, specs in makers():
+        kind = load(name)
+        for check in [*CHECKS, *(KERNEL_CHECKS if issubclass(kind, Kernel) else [])]:
+            marks = [pytest.mark.jit, counted] if check.__name__ == "allocates_nothing" else []
+            yield pytest.param(make, specs, check.__name__, marks=marks, id=f"{name}-{check.__name__}")
+
+
+@pytest.mark.parametrize("make, specs, name", list(params()))
+def test_every_node_keeps_the_contract(make: Callable[[], Node], specs: tuple[Spec, ...], name: str) -> None:
+    dict(contract(make, *specs))[name]()
+
+
+def test_no_node_is_left_out() -> None:
+    there = {name for name, module in types().items() if module.startswith("rheobase.nodes.")}
+    assert there == set(CASES) | set(LEARNT), "a node is missing from CASES or LEARNT, or has gone"
+
+
+class Gain(Kernel):
+    """y = 2 x: keeps the contract."""
+
+    def start(self, x: Spec) -> Spec:
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        for i in range(x.shape[0]):
+            y[i] = 2 * x[i]
+        return True
+
+
+class Doubled(Kernel):
+    """Says that it gives twice as many samples as it does."""
+
+    def start(self, x: Spec) -> Spec:
+        return x.replace(rate=2 * x.rate)
+
+    step = Gain.step
+
+
+class Centred(Node):
+    """Less the mean of its block: of the future, and of how the stream was cut."""
+
+    def process(self, x: Block) -> Block:
+        return x.replace(data=x.data - x.data.mean(axis=0))
+
+
+class Counting(Node):
+    """Goes on counting after start()."""
+
+    seen: int = 0
+    """Samples so far."""
+
+    def process(self, x: Block) -> Block:
+        self.seen += len(x)
+        return x.replace(data=x.data + np.arange(self.seen - len(x), self.seen)[:, None])
+
+
+class Greedy(Node):
+    """Works on what belongs to others."""
+
+    def process(self, x: Block) -> Block:
+        x.data[:] *= 2
+        return x
+
+
+class Total(NamedTuple):
+    total: NDArray[np.float64]
+
+
+class Poisoned(Kernel):
+    """A sum that a NaN never leaves."""
+
+    def start(self, x: Spec) -> Spec:
+        self.state = Total(np.zeros(x.n))
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        for i in range(x.shape[0]):
+            state.total[i] += x[i]
+            y[i] = state.total[i]
+        return True
+
+
+class Bound(Node):
+    """Holds on to what cannot travel."""
+
+    def start(self, x: Spec) -> Spec:
+        self.by: Any = lambda block: block
+        return x
+
+    def process(self, x: Block) -> Block:
+        return x
+
+
+class Meeting(Node):
+    """Keeps its sum in the class."""
+
+    total: ClassVar[list[float]] = [0.0]
+
+    def start(self, x: Spec) -> Spec:
+        self.total[0] = 0.0
+        return x
+
+    def process(self, x: Block) -> Block:
+        y = self.total[0] + np.cumsum(x.data, axis=0)
+        self.total[0] = float(y[-1, 0])
+        return x.replace(data=y)
+
+
+class Mute(Node):
+    """Has a parameter without a word."""
+
+    width: float = 1.0
+
+    def process(self, x: Block) -> Block:
+        return x
+
+
+class Wasteful(Kernel):
+    """Takes memory for each sample."""
+
+    def start(self, x: Spec) -> Spec:
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        room = np.zeros(x.shape[0])
+        for i in range(x.shape[0]):
+            room[i] = x[i]
+        y[:] = room
+        return True
+
+
+class Drawn(NamedTuple):
+    factor: float
+
+
+class Restless(Kernel):
+    """Is another one at each start."""
+
+    draws: ClassVar[Iterator[int]] = itertools.count(1)
+
+    def start(self, x: Spec) -> Spec:
+        self.params = Drawn(float(next(self.draws)))
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        for i in range(x.shape[0]):
+            y[i] = params.factor * x[i]
+        return True
+
+
+BROKEN: list[tuple[str, type[Node], str]] = [
+    ("declares_what_it_gives", Doubled, "gave 240 samples for 240, its rate says 480"),
+    ("takes_any_cut", Centred, "another output when cut"),
+    ("starts_afresh", Counting, "after it was started again"),
+    ("starts_afresh", Restless, "after it was started again"),
+    ("knows_no_future", Centred, "depends on later ones"),
+    ("leaves_its_inputs", Greedy, "changed its input"),
+    ("outlives_missing_samples", Poisoned, "still not finite"),
+    ("pickles", Bound, "does not pickle after start"),
+    ("pickles", Restless, "another output from one pickled before start"),
+    ("shares_nothing", Meeting, "while a second one runs"),
+    ("says_what_it_is", Mute, "says nothing of width"),
+    ("resumes_from_a_checkpoint", Restless, "after its state was put into a new one"),
+    ("allocates_nothing", Wasteful, "1 allocations a sample"),
+]
+
+
+@pytest.mark.parametrize("name, kind, words", BROKEN)
+def test_each_check_catches_what_breaks_it(name: str, kind: type[Node], words: str) -> None:
+    if name == "allocates_nothing" and numba.config.DISABLE_JIT:
+        pytest.skip("allocations are counted in compiled code only")
+    with pytest.raises(AssertionError, match=words):
+        dict(contract(kind, X))[name]()
+
+
+def test_each_check_is_put_to_the_test() -> None:
+    assert {name for name, _, _ in BROKEN} == {check.__name__ for check in [*CHECKS, *KERNEL_CHECKS]}
+
+
+@pytest.mark.parametrize("name, check", [c for c in contract(Gain, X) if c[0] != "allocates_nothing"])
+def test_a_good_node_passes(name: str, check: Callable[[], None]) -> None:
+    check()
+
+
+def test_sources_and_sinks_are_not_held_to_it() -> None:
+    with pytest.raises(TypeError, match="is a source or a sink"):
+        contract(Sink, X)
