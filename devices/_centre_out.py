@@ -126,14 +126,14 @@ class Person:
             u = min(t / last, 1.0)
             return u**3 * (10.0 - 15.0 * u + 6.0 * u * u)
 
-        v: Vector = way * ((done(task.spent + self.dt) - done(task.spent)) / self.dt)
-        return v
+        return way * ((done(task.spent + self.dt) - done(task.spent)) / self.dt)
 
     def steer(self) -> Vector:
         """Towards the target from where the cursor, seen late, ought to be by now; at most `speed` m/s."""
         cursor, target = self.seen[0]
         v = self.gain * (target - cursor - self.dt * np.sum(self.sent, axis=0))
-        return v * min(1.0, self.speed / max(math.hypot(*v), 1e-12))
+        aimed: Vector = v * min(1.0, self.speed / max(math.hypot(*v), 1e-12))
+        return aimed
 
     def aim(self, control: bool) -> Vector:
         """What it intends now, m/s."""

@@ -44,12 +44,12 @@ class Feed:
         self.samples += len(x)
         self.heard = now()
         self.ages.append(self.heard - float(x.times[0]))
-        self.clock.append((float(x.times[-1]), self.samples))
         if x.segment != self.segment:
             self.segment, self.filled = x.segment, 0
             self.clock.clear()
             gap = np.full((1, self.spec.n), np.nan)
             self._write(x.times[:1], gap, gap)
+        self.clock.append((float(x.times[-1]), self.samples))
         if self.spec.dtype == "str":
             self.lines.extend(str(line) for line in x.data[:, 0])
             return
@@ -89,16 +89,16 @@ class Feed:
     def health(self) -> tuple[str, ...]:
         """Rate, age p50 and p99, dropped, segment, and a word where something is wrong."""
         silent = now() - self.heard
-        p50, p99 = np.quantile(self.ages, [0.5, 0.99]) * 1e3 if self.ages else (math.nan, math.nan)
+        p50, p99 = np.quantile(self.ages, [0.5, 0.99], method="higher") * 1e3 if self.ages else (math.nan, math.nan)
         recorded = p50 > 1e6
-        words = "nothing yet" if not self.samples else f"silent for {silent:.0f} s" if silent > 1 else ""
-        if self.drops:
-            words = f"{words} samples dropped".strip()
+        wrong = [] if self.samples else ["nothing yet"]
+        wrong += [f"silent for {silent:.0f} s"] if self.samples and silent > 1 else []
+        wrong += ["samples dropped"] if self.drops else []
         return (
             f"{self.rate():,.1f} Hz" if math.isfinite(self.rate()) else "–",
             "recorded" if recorded else f"{p50:,.1f} ms" if self.ages else "–",
             "recorded" if recorded else f"{p99:,.1f} ms" if self.ages else "–",
             f"{self.drops:,}",
             str(self.segment),
-            words,
+            ", ".join(wrong),
         )

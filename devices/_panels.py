@@ -97,6 +97,8 @@ class CursorPanel(Panel):
 
     def paint(self, t: float) -> None:
         times, x, _ = self.feeds[0].recent(t - self.span)
+        known = np.isfinite(x[:, list(self.where.values())]).all(axis=1)
+        times, x = times[known], x[known]
         if not len(times):
             return
         w, cm = self.where, x * 100
@@ -105,7 +107,7 @@ class CursorPanel(Panel):
         for curve, part in zip(self.tail, np.array_split(tail, len(self.tail)), strict=True):
             to = min(part[-1] + 2, len(times)) if len(part) else 0
             curve.setData(cx[part[0] : to], cy[part[0] : to]) if len(part) else curve.setData([], [])
-        self.dot.setData([cx[-1]], [cy[-1]])
+        self.dot.setData(cx[-1:], cy[-1:])
         if "target_x" in w and "target_y" in w:
             goal = (float(cm[-1, w["target_x"]]), float(cm[-1, w["target_y"]]))
             held = "held" in w and x[-1, w["held"]] > 0

@@ -145,8 +145,9 @@ class View(Sink):
     def loop(self, stopped: Callable[[], bool]) -> bool:
         app = application()
         w = self.window()
-        w.show()
-        seen = app.platformName() != "offscreen"
+        seen = visible(app)
+        if seen:
+            w.show()
         timer = QTimer()
 
         def tick() -> None:
@@ -174,7 +175,6 @@ class View(Sink):
         path = (self.folder or Path()) / self.picture
         with self.lock:
             w.paint()
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not w.grab().save(str(path)):
             raise StreamError(f"picture: cannot write {path}")
         return path
@@ -194,6 +194,11 @@ def application() -> QApplication:
     app.setFont(QFont(family[0] if family else "", 9))
     pg.setConfigOptions(antialias=True, background=GROUND, foreground=INK)
     return app
+
+
+def visible(app: QApplication) -> bool:
+    """Whether anybody sees what is painted: where nobody does, it is painted once, for the picture."""
+    return app.platformName() != "offscreen"
 
 
 def screen() -> bool:
