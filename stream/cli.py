@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.resources
+import inspect
 import math
 import os
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
+import rich.markup
 import rich.table
 
 from rheobase.stream.block import StreamError
@@ -151,11 +153,11 @@ def _nodes(given: argparse.Namespace) -> int:
     if given.type:
         cls = load(given.type)
         OUT.print(f"[bold]{given.type}[/bold] ({_kind(cls)})\n", highlight=False)
-        print((cls.__doc__ or "").strip() + "\n")
+        print(inspect.cleandoc(cls.__doc__ or "") + "\n")
         table = rich.table.Table("parameter", "type", "default", "meaning")
         defaults = {f.name: f for f in cls.__dataclass_fields__.values()}  # type: ignore[attr-defined]
         for key, meaning in cls.meanings().items():
-            table.add_row(key, _type_words(cls.parameters()[key]), _default(defaults[key]), meaning)
+            table.add_row(key, _type_words(cls.parameters()[key]), _default(defaults[key]), rich.markup.escape(meaning))
         OUT.print(table)
         return 0
     table = rich.table.Table("type", "kind", "what it does")
@@ -165,7 +167,7 @@ def _nodes(given: argparse.Namespace) -> int:
         except StreamError as e:
             table.add_row(word, "?", str(e))
             continue
-        table.add_row(word, _kind(cls), (cls.__doc__ or "").strip().split("\n")[0])
+        table.add_row(word, _kind(cls), rich.markup.escape((cls.__doc__ or "").strip().split("\n")[0]))
     OUT.print(table)
     return 0
 

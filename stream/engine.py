@@ -66,11 +66,12 @@ class Engine:
         """Addresses of edges whose other end died: nothing more comes from them, nothing is taken."""
         self._make_senders = senders
         self._stop = threading.Event()
-        self._warming = False
+        self._warming = self._closed = False
         self._listeners: dict[str, list[Listener]] = {}
         self._ends: dict[str, list[Callable[[], None]]] = {}
         for name, place in self.here.items():
             place.node.name, place.node.folder = name, folder
+            place.node.inputs = tuple(e.source for e in place.edges)
         self.sources = {k: p.node for k, p in self.here.items() if isinstance(p.node, Source)}
 
     @property
@@ -131,7 +132,10 @@ class Engine:
                 end()
 
     def close(self) -> None:
-        """Say the end on every edge, and close every node."""
+        """Say the end on every edge, and close every node; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         errors = []
         for place in self.here.values():
             try:
@@ -142,6 +146,8 @@ class Engine:
         for senders in self.senders.values():
             for sender in senders:
                 sender.close()
+        for receiver in self.receivers.values():
+            receiver.close()
         if errors:
             raise errors[0]
 
@@ -179,19 +185,20 @@ class Engine:
         """The maximal tree of kernels below `root`."""
         names, parents = [root], [-1]
         for name, place in self.here.items():
-            source = place.edges[0].source if place.edges else ""
-            if isinstance(place.node, Kernel) and source in names and name not in names:
+            above = place.edges[0].source if place.edges else ""
+            if isinstance(place.node, Kernel) and above in names and name not in names:
                 names.append(name)
-                parents.append(names.index(source))
+                parents.append(names.index(above))
+        source = self.here[root].edges[0].source
         loop = Loop([self.here[n].node for n in names], parents, [i for i, n in enumerate(names) if self._is_heard(n)])  # type: ignore[misc]
-        specs = loop.start(self.specs[self.here[root].edges[0].source])
+        specs = loop.start(self.specs[source])
         self.specs.update(zip(names, specs, strict=True))
 
         def run(x: Block) -> None:
             for i, block in loop.process(x):
                 self.push(names[i], block)
 
-        self._listen(self.here[root].edges[0].source, run)
+        self._listen(self._address(root, 0, source), run)
         return set(names)
 
     def _is_heard(self, name: str) -> bool:

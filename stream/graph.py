@@ -86,7 +86,6 @@ class Graph:
         if isinstance(node, Kernel) and len(edges) > 1:
             raise StreamError(f"node {name!r} ({kind}): in: takes one input, got {len(edges)}: merge them first")
         node.name = name
-        node.inputs = tuple(e.source for e in edges)
         self.places[name] = Place(node, edges, process)
         return self
 
@@ -127,7 +126,6 @@ class Graph:
         old = self.places[name]
         node.name = name
         edges = [] if isinstance(node, Source) else old.edges
-        node.inputs = tuple(e.source for e in edges)
         self.places[name] = Place(node, edges, old.process)
 
     def set(self, change: str) -> None:
@@ -200,8 +198,11 @@ def parse(text: str, origin: str = "config") -> Graph:
         raise StreamError(f"{origin}: {e}") from None
 
 
-def from_dict(config: Any, origin: str = "") -> Graph:
-    """A graph from a config that is read already. Raises StreamError."""
+def from_dict(config: Any, origin: str = "", only: str | None = None) -> Graph:
+    """A graph from a config that is read already; only: no more of it than one process needs to load.
+
+    Raises StreamError.
+    """
     if not isinstance(config, dict) or not isinstance(config.get("nodes"), dict):
         raise StreamError("a config is a mapping with 'name' and 'nodes' (a mapping of name: {type: ...})")
     known = ("name", "nodes", "eval")
@@ -215,6 +216,9 @@ def from_dict(config: Any, origin: str = "") -> Graph:
             raise StreamError(f"node {name!r}: a name is letters, digits and _, and begins with no digit")
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
             raise StreamError(f"node {name!r}: write {{type: ..., in: ..., parameters}}")
+        process = entry.get("process", MAIN)
+        if only not in (None, process):
+            continue
         values = {str(k): v for k, v in entry.items() if k not in ("type", "in", "process")}
         try:
             cls = load(entry["type"])
@@ -224,10 +228,13 @@ def from_dict(config: Any, origin: str = "") -> Graph:
             node = cls.make(**values)
         except StreamError as e:
             raise StreamError(f"node {name!r} ({entry['type']}): {e}") from None
-        process = entry.get("process", MAIN)
         if not isinstance(process, str) or not process.isidentifier():
             raise StreamError(f"node {name!r}: process: must be a word, got {process!r}")
-        graph.add(name, node, _edges(name, entry.get("in", []), cls.policy), process)
+        edges = _edges(name, entry.get("in", []), cls.policy)
+        if only is None:
+            graph.add(name, node, edges, process)
+        else:  # what it listens to may live elsewhere; the whole was checked when it was read
+            graph.places[name] = Place(node, edges, process)
     return graph
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+import zmq
 
 from rheobase.stream import clock
 from rheobase.stream.block import Block, Spec, StreamError
@@ -423,6 +424,7 @@ def child() -> None:
                 say({"counted": counted(running)})
 
         _drive(running, watch)
+        zmq.Context.instance().destroy(linger=2000)  # what was sent last is on its way in a thread of ZeroMQ's
         say({"done": True, "counted": counted(running)})
     except BaseException as e:  # noqa: BLE001 the parent names it
         traceback.print_exc()
@@ -431,9 +433,10 @@ def child() -> None:
             if engine is not None:
                 say({"counted": counted(engine)})
             say({"failed": text})
-        if engine is not None:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            if engine is not None:
                 engine.close()
+            zmq.Context.instance().destroy(linger=2000)
         os._exit(1)
     os._exit(0)  # threads of sources may still wait on a device
 
@@ -453,7 +456,7 @@ def _child_engine(order: dict[str, Any]) -> Engine:
         (e["target"], e["input"]): Receiver(e["address"], e["policy"], e["keep"]) for e in edges if e["to"] == label
     }
     engine = Engine(
-        from_dict(order["config"]),
+        from_dict(order["config"], only=label),
         label,
         receivers,
         senders,

@@ -1,0 +1,175 @@
+"""Small nodes for tests of the runtime, importable by child processes as "parts:Name"."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rheobase.stream import clock
+from rheobase.stream.block import Block, Spec, numbered
+from rheobase.stream.node import Kernel, Node, Sink, Source, kernel
+
+
+class Ramp(Source):
+    """Sample k is k in every channel; paced at `rate`, or as fast as it goes."""
+
+    n: int = 1000
+    """Samples."""
+    c: int = 4
+    """Channels."""
+    rate: float = 1000.0
+    """Hz."""
+    block: int = 1
+    """Samples a block."""
+    paced: bool = True
+    """At its rate."""
+    die: int = -1
+    """Sample at which the process kills itself."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        return Spec(rate=self.rate, channels=numbered("c", self.c), dtype="float32")
+
+    def blocks(self) -> Iterator[Block | None]:
+        begin = clock.now()
+        for a in range(0, self.n, self.block):
+            k = np.arange(a, min(a + self.block, self.n))
+            if self.paced:
+                clock.wait_until(begin + k[-1] / self.rate)
+            if 0 <= self.die <= k[-1]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield Block(np.repeat(k[:, None], self.c, 1).astype(np.float32), begin + k / self.rate, a)
+
+
+class Recorded(Ramp):
+    """The same, from a recording."""
+
+    live: ClassVar[bool] = False
+    paced: bool = False
+
+    def blocks(self) -> Iterator[Block | None]:
+        for a in range(0, self.n, self.block):
+            k = np.arange(a, min(a + self.block, self.n))
+            yield Block(np.repeat(k[:, None], self.c, 1).astype(np.float32), k / self.rate, a)
+
+
+class Square(Node):
+    """y = x^2."""
+
+    def process(self, x: Block) -> Block:  # type: ignore[override]
+        return x.replace(data=x.data.astype(np.float64) ** 2)
+
+
+class Fail(Node):
+    """Raises at a sample."""
+
+    at: int = 100
+    """Sample."""
+
+    def process(self, x: Block) -> Block:  # type: ignore[override]
+        if x.seq >= self.at:
+            raise ValueError("on purpose")
+        return x
+
+
+class Stop(Node):
+    """Kills its process at a sample, or hangs."""
+
+    at: int = 100
+    """Sample."""
+    hang: bool = False
+    """Hang and do not die."""
+
+    def process(self, x: Block) -> Block:  # type: ignore[override]
+        if x.seq >= self.at:
+            if self.hang:
+                signal.pause()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+
+class Keep(Sink):
+    """Keeps what it gets; at the end writes the sum of its first channel, and how many, to its folder."""
+
+    slow: float = 0.0
+    """Time that each block takes, s."""
+
+    def start(self, *inputs: Spec) -> None:
+        self.got: list[tuple[int, Block]] = []
+        self.specs = inputs
+
+    def take(self, i: int, x: Block) -> None:
+        if self.slow:
+            clock.wait_until(clock.now() + self.slow)
+        self.got.append((i, x))
+
+    def stop(self) -> None:
+        if self.folder is not None:
+            rows = np.concatenate([b.data[:, 0] for _, b in self.got]) if self.got else np.zeros(0)
+            np.savetxt(self.folder / f"{self.name}.txt", rows)
+
+
+class SumState(NamedTuple):
+    total: NDArray[np.float64]
+    seen: NDArray[np.int64]
+
+
+class SumParams(NamedTuple):
+    every: int
+    gain: NDArray[np.float64]
+
+
+class Sum(Kernel):
+    """y = sum of gain x over all samples so far, given at every `every`-th."""
+
+    every: int = 1
+    """Samples for one out."""
+
+    def start(self, x: Spec) -> Spec:  # type: ignore[override]
+        self.params = SumParams(self.every, 1 + np.arange(x.n) / 7)
+        self.state = SumState(np.zeros(x.n), np.zeros(1, np.int64))
+        return x.replace(rate=x.rate / self.every)
+
+    @staticmethod
+    @kernel
+    def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
+        state.seen[0] += 1
+        for i in range(x.shape[0]):
+            state.total[i] += params.gain[i] * x[i]
+            y[i] = state.total[i]
+        return state.seen[0] % params.every == 0
+
+
+class Decay(Kernel):
+    """y = a y + x / 3: no reset at a new segment."""
+
+    resets: ClassVar[bool] = False
+
+    def start(self, x: Spec) -> Spec:  # type: ignore[override]
+        self.state = SumState(np.zeros(x.n), np.zeros(1, np.int64))
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
+        for i in range(x.shape[0]):
+            state.total[i] = 0.9 * state.total[i] + x[i] / 3.0
+            y[i] = state.total[i]
+        return True
+
+
+class First(Kernel):
+    """y = x[0] / (1 + t): one channel."""
+
+    def start(self, x: Spec) -> Spec:  # type: ignore[override]
+        return x.replace(channels=x.channels[:1])
+
+    @staticmethod
+    @kernel
+    def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
+        y[0] = x[0] / (1.0 + t)
+        return True
