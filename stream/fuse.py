@@ -26,10 +26,12 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import intrinsic
+from numba.np import arrayobj
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
-from rheobase.stream.node import Kernel, blame
+from rheobase.stream.node import JIT, Kernel, blame
 
 Buffers = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -49,6 +51,7 @@ class Loop:
     def start(self, x: Spec) -> list[Spec]:
         """Start every kernel afresh and compile (or find) the loop. Returns the Spec of each kernel's output."""
         self.specs = []
+        self._n = x.n
         for k, p in zip(self.kernels, self.parents, strict=True):
             given = x if p < 0 else self.specs[p]
             with blame(k):
@@ -64,8 +67,8 @@ class Loop:
         self.p, self.s = pack_p.buffers(), pack_s.buffers()
         self._slots = [(p.slot, s.slot) for p, s in made]
         self._layout = [_shape(k.params) for k in self.kernels]
-        for k, (p, s) in zip(self.kernels, made, strict=True):
-            k.params, k.state = p.view(*self.p), s.view(*self.s)
+        for k, (mine, own) in zip(self.kernels, made, strict=True):
+            k.params, k.state = mine.view(*self.p), own.view(*self.s)
         self.s0 = self.checkpoint()
         self.run = _compile(*self._write(made))
         self.seq = [0] * len(self.heard)
@@ -127,7 +130,7 @@ class Loop:
 
     def _write(self, made: list[tuple[_Slot, _Slot]]) -> tuple[str, dict[str, Any]]:
         """The loop's source, and what its names stand for."""
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {"part": _part if numba.config.DISABLE_JIT else _compiled_part}
         outs = "".join(f", t{i}, o{i}" for i in self.heard)
         head = [f"def loop(pf, pi, sf, si, times, x, n_out{outs}):"]
         for i, (k, (p, s)) in enumerate(zip(self.kernels, made, strict=True)):
@@ -135,11 +138,13 @@ class Loop:
             head.append(f"    p{i} = {p.source(names)}")
             head.append(f"    s{i} = {s.source(names)}")
             head.append(f"    k{i} = 0" if i in self.heard else f"    y{i} = np.empty({self.specs[i].n})")
-        body = ["    for k in range(times.shape[0]):", "        t = times[k]", "        x0 = x[k]"]
+        x0 = f"part(x, k * {self._n}, ({self._n},))"
+        body = ["    for k in range(times.shape[0]):", "        t = times[k]", f"        x0 = {x0}"]
 
         def visit(i: int, x: str, pad: str) -> None:
             if i in self.heard:
-                body.append(f"{pad}y{i} = o{i}[k{i}]")
+                n = self.specs[i].n
+                body.append(f"{pad}y{i} = part(o{i}, k{i} * {n}, ({n},))")
             body.append(f"{pad}if step{i}(p{i}, s{i}, t, {x}, y{i}):")
             inner = len(body)
             if i in self.heard:
@@ -191,6 +196,34 @@ def apply(
     return Block(np.concatenate([b.data for b in got]), np.concatenate([b.times for b in got]))
 
 
+def _part(buffer: Array, at: int, shape: tuple[int, ...]) -> Array:
+    """`shape` values of a contiguous array, from the one at flat index `at` on. A view."""
+    return buffer.reshape(-1)[at : at + int(np.prod(shape))].reshape(shape)
+
+
+@intrinsic
+def _compiled_part(typing, buffer, at, shape):
+    """`_part`, with a shape that is constant to the compiler wherever it is in the source, and without counting
+    references: what the loop is given outlives it.
+    """
+    made = numba.types.Array(buffer.dtype, len(shape), "C", readonly=not buffer.mutable)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = context.make_array(buffer)(context, builder, args[0])
+        view = context.make_array(made)(context, builder)
+        sizes = [builder.extract_value(args[2], k) for k in range(len(shape))]
+        strides: list[Any] = []
+        step = whole.itemsize
+        for size in reversed(sizes):
+            strides.insert(0, step)
+            step = builder.mul(step, size)
+        first = builder.gep(whole.data, [args[1]])
+        arrayobj.populate_array(view, data=first, shape=sizes, strides=strides, itemsize=whole.itemsize, meminfo=None)
+        return view._getvalue()
+
+    return made(buffer, at, shape), build
+
+
 class _Slot:
     """Where one NamedTuple lies in the flat buffers: knows its source in the loop and its view from Python."""
 
@@ -212,8 +245,7 @@ class _Slot:
             if shape is None:
                 done.append(f"{buffer}[{a}]")
             else:
-                flat = f"{buffer}[{a}:{a + int(np.prod(shape))}]"
-                done.append(flat if len(shape) == 1 else f"{flat}.reshape({shape})")
+                done.append(f"part({buffer}, {a}, {shape})")
         return f"{word}({', '.join(done)})"
 
     def view(self, f: Array, i: Array) -> Any:
@@ -232,9 +264,7 @@ class _Slot:
     def moved(self, slot: list[list[int]]) -> _Slot:
         """The same fields, laid out from the start of another slot."""
         by = [slot[0][0], slot[1][0]]
-        parts = [
-            p.moved(slot) if isinstance(p, _Slot) else (p[0], p[1] + by[p[0]], p[2]) for p in self.parts
-        ]
+        parts = [p.moved(slot) if isinstance(p, _Slot) else (p[0], p[1] + by[p[0]], p[2]) for p in self.parts]
         new = _Slot(self.tag, (), slot, parts)
         new.type = self.type
         return new
@@ -286,8 +316,9 @@ def _shape(value: Any) -> Any:
 
 
 def _compile(source: str, names: dict[str, Any]) -> Callable[..., None]:
-    options = f"numba {numba.__version__} python {sys.version} bounds {numba.config.BOUNDSCHECK}"
-    parts = [options, source, *(f"{w}={'|'.join(_reach(names[w], set()))}" for w in sorted(names))]
+    options = f"numba {numba.__version__} python {sys.version} bounds {numba.config.BOUNDSCHECK} {JIT}"
+    reach = (f"{w}={'|'.join(_reach(names[w], set()))}" for w in sorted(names))
+    parts = [options, Path(__file__).read_text(), source, *reach]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     if numba.config.DISABLE_JIT:
         space: dict[str, Any] = dict(names)
