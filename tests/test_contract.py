@@ -37,7 +37,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
 LEARNT: dict[str, list[dict[str, Any]]] = {
     "dkf": [{"f": "ridge"}, {"f": "nadaraya_watson", "nonpd": "robust"}],
     "kalman": [{}],
-    "mlp": [{}],
+    "mlp": [{"hidden": 6, "epochs": 20}],
     "nadaraya_watson": [{}],
     "ridge": [{}, {"lags": 3}],
 }
@@ -50,7 +50,7 @@ def learnt(name: str, which: int) -> Any:
     if name == "mlp":
         pytest.importorskip("torch")
     rng = np.random.default_rng(3)
-    Z = np.zeros((120, 2))
+    Z = np.zeros((60, 2))
     for t in range(1, len(Z)):
         Z[t] = 0.9 * Z[t - 1] + 0.3 * rng.standard_normal(2)
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
@@ -105,7 +105,7 @@ class Doubled(Kernel):
     def start(self, x: Spec) -> Spec:
         return x.replace(rate=2 * x.rate)
 
-    step = Gain.step
+    step = staticmethod(Gain.step)
 
 
 class Centred(Node):
