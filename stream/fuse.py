@@ -83,8 +83,7 @@ class Loop:
             if self.segment is not None:
                 self._new_segment()
             self.segment = block.segment
-        times = np.ascontiguousarray(block.times, np.float64)
-        x = np.ascontiguousarray(block.data, np.float64)
+        times, x = _plain(block.times), _plain(block.data)
         n = len(times)
         outs: list[Array] = []
         for c in self._widths:
@@ -130,7 +129,8 @@ class Loop:
 
     def _write(self, made: list[tuple[_Slot, _Slot]]) -> tuple[str, dict[str, Any]]:
         """The loop's source, and what its names stand for."""
-        names: dict[str, Any] = {"part": _part if numba.config.DISABLE_JIT else _compiled_part}
+        plain = numba.config.DISABLE_JIT
+        names: dict[str, Any] = {"part": _part if plain else _PART, "given": _part if plain else _GIVEN}
         outs = "".join(f", t{i}, o{i}" for i in self.heard)
         head = [f"def loop(pf, pi, sf, si, times, x, n_out{outs}):"]
         for i, (k, (p, s)) in enumerate(zip(self.kernels, made, strict=True)):
@@ -138,7 +138,7 @@ class Loop:
             head.append(f"    p{i} = {p.source(names)}")
             head.append(f"    s{i} = {s.source(names)}")
             head.append(f"    k{i} = 0" if i in self.heard else f"    y{i} = np.empty({self.specs[i].n})")
-        x0 = f"part(x, k * {self._n}, ({self._n},))"
+        x0 = f"given(x, k * {self._n}, ({self._n},))"
         body = ["    for k in range(times.shape[0]):", "        t = times[k]", f"        x0 = {x0}"]
 
         def visit(i: int, x: str, pad: str) -> None:
@@ -201,27 +201,40 @@ def _part(buffer: Array, at: int, shape: tuple[int, ...]) -> Array:
     return buffer.reshape(-1)[at : at + int(np.prod(shape))].reshape(shape)
 
 
-@intrinsic
-def _compiled_part(typing, buffer, at, shape):
+def _compiled_part(readonly: bool) -> Any:
     """`_part`, with a shape that is constant to the compiler wherever it is in the source, and without counting
-    references: what the loop is given outlives it.
+    references: what the loop is given outlives it. readonly: a step that writes to it does not compile.
     """
-    made = numba.types.Array(buffer.dtype, len(shape), "C", readonly=not buffer.mutable)
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        whole = context.make_array(buffer)(context, builder, args[0])
-        view = context.make_array(made)(context, builder)
-        sizes = [builder.extract_value(args[2], k) for k in range(len(shape))]
-        strides: list[Any] = []
-        step = whole.itemsize
-        for size in reversed(sizes):
-            strides.insert(0, step)
-            step = builder.mul(step, size)
-        first = builder.gep(whole.data, [args[1]])
-        arrayobj.populate_array(view, data=first, shape=sizes, strides=strides, itemsize=whole.itemsize, meminfo=None)
-        return view._getvalue()
+    @intrinsic
+    def part(typing, buffer, at, shape):
+        made = numba.types.Array(buffer.dtype, len(shape), "C", readonly=readonly)
 
-    return made(buffer, at, shape), build
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            whole = context.make_array(buffer)(context, builder, args[0])
+            view = context.make_array(made)(context, builder)
+            sizes = [builder.extract_value(args[2], k) for k in range(len(shape))]
+            strides: list[Any] = []
+            step = whole.itemsize
+            for size in reversed(sizes):
+                strides.insert(0, step)
+                step = builder.mul(step, size)
+            first = builder.gep(whole.data, [args[1]])
+            arrayobj.populate_array(view, first, sizes, strides, whole.itemsize, meminfo=None)
+            return view._getvalue()
+
+        return made(buffer, at, shape), build
+
+    return part
+
+
+_PART, _GIVEN = _compiled_part(readonly=False), _compiled_part(readonly=True)
+
+
+def _plain(a: Array) -> NDArray[np.float64]:
+    """As the compiled loop takes it. Writable, though nothing is written: numba recognises such arrays fastest."""
+    a = np.ascontiguousarray(a, np.float64)
+    return a if a.flags.writeable else a.copy()
 
 
 class _Slot:
@@ -245,7 +258,7 @@ class _Slot:
             if shape is None:
                 done.append(f"{buffer}[{a}]")
             else:
-                done.append(f"part({buffer}, {a}, {shape})")
+                done.append(f"{'given' if self.tag == 'p' else 'part'}({buffer}, {a}, {shape})")
         return f"{word}({', '.join(done)})"
 
     def view(self, f: Array, i: Array) -> Any:
@@ -341,14 +354,13 @@ def _compile(source: str, names: dict[str, Any]) -> Callable[..., None]:
     vars(module).update(names)
     sys.modules[word] = module
     found.loader.exec_module(module)
-    f8, i8 = numba.float64, numba.int64
-    given = numba.types.Array(f8, 1, "C", readonly=True), numba.types.Array(f8, 2, "C", readonly=True)
-    fixed = given[0], numba.types.Array(i8, 1, "C", readonly=True)
+    f, i, x = numba.float64[::1], numba.int64[::1], numba.float64[:, ::1]
     n_outs = source.split("n_out", 1)[1].split(")")[0].count(", o")
-    signature = (*fixed, f8[::1], i8[::1], *given, i8[::1], *([f8[::1], f8[:, ::1]] * n_outs))
+    signature = (f, i, f, i, f, x, i, *([f, x] * n_outs))
     made = numba.njit(nogil=True, error_model="numpy", cache=True)(module.loop)
     try:
         made.compile(signature)
+        made.disable_compile()  # other arguments are an error, and nothing compiles on live data
     except BaseException:
         del sys.modules[word]
         raise
