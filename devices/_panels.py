@@ -103,10 +103,10 @@ class CursorPanel(Panel):
             return
         w, cm = self.where, x * 100
         cx, cy = cm[:, w["cursor_x"]], cm[:, w["cursor_y"]]
-        tail = np.flatnonzero(times > t - self.TAIL)
+        tail = np.flatnonzero(times > t - self.TAIL)[:: max(1, len(times) // 500)]
         for curve, part in zip(self.tail, np.array_split(tail, len(self.tail)), strict=True):
-            to = min(part[-1] + 2, len(times)) if len(part) else 0
-            curve.setData(cx[part[0] : to], cy[part[0] : to]) if len(part) else curve.setData([], [])
+            part = np.append(part, tail[tail > part[-1]][:1]) if len(part) else part  # on to where the next begins
+            curve.setData(cx[part], cy[part])
         self.dot.setData(cx[-1:], cy[-1:])
         if "target_x" in w and "target_y" in w:
             goal = (float(cm[-1, w["target_x"]]), float(cm[-1, w["target_y"]]))
@@ -142,7 +142,7 @@ class ImagePanel(Panel):
         self.time_axis()
         self.bar = self.plot.addColorBar(self.item, width=10, interactive=False, colorMap="viridis")
         self.bar.getAxis("right").setTextPen(DIM)
-        self.bar.getAxis("right").setWidth(RIGHT - 22)
+        self.bar.getAxis("right").setWidth(RIGHT - 26)
         self.say(f"{feed.spec.n} channels, {feed.spec.unit or 'no unit'}")
 
     def paint(self, t: float) -> None:
@@ -170,6 +170,8 @@ class TracesPanel(Panel):
     def build(self) -> None:
         spec = self.feeds[0].spec
         self.n = min(spec.n, LANES)
+        self.unit = 1.0
+        """What a lane is high, in units of the stream."""
         self.curves = [
             pg.PlotCurveItem(pen=pg.mkPen(c, width=1.4), connect="finite")
             for _, c in zip(self.feeds, OVERLAID * len(self.feeds), strict=False)
@@ -202,7 +204,9 @@ class TracesPanel(Panel):
         high = np.fmax.reduce([np.fmax.reduce(b) for _, b in known])
         around = np.where((low <= 0) & (high >= 0), 0.0, (low + high) / 2)
         reach = np.nanmax(np.maximum(high - around, around - low), initial=0.0)
-        unit = nice(2 * reach) if reach > 0 and math.isfinite(reach) else 1.0
+        if not 0.5 * self.unit < 2.2 * reach <= self.unit and reach > 0:  # lanes do not meet, nor change all the time
+            self.unit = 2.5 * float(reach)
+        unit = self.unit
         lanes = np.arange(self.n - 1, -1, -1.0)
         for curve, (times, a, b) in zip(self.curves, past, strict=True):
             if not len(times):

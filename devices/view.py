@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
@@ -20,7 +21,6 @@ import matplotlib
 
 from rheobase.devices._feed import Feed, Kind
 from rheobase.stream.block import Block, Spec, StreamError
-from rheobase.stream.clock import now
 from rheobase.stream.node import Positive, Sink, nearest
 
 try:
@@ -37,6 +37,10 @@ except ImportError as e:
         f"the window needs a library of the system: {e} (on Debian: apt-get install libegl1 libgl1 "
         "libxkbcommon0 libdbus-1-3 libfontconfig1)"
     ) from None
+
+
+FRAME = 33
+"""ms from one picture to the next, or more where painting takes long."""
 
 
 def usual(spec: Spec) -> Kind:
@@ -149,20 +153,22 @@ class View(Sink):
         if seen:
             w.show()
         timer = QTimer()
+        spent = time.thread_time()
 
         def tick() -> None:
+            nonlocal spent
             if stopped():
                 app.quit()
                 return
-            begin = now()
             if seen and w.isVisible():
                 with self.lock:
                     w.paint()
-            timer.start(max(33, round(3e3 * (now() - begin))))  # paints a third of the time at most
+            before, spent = spent, time.thread_time()
+            timer.start(max(FRAME, round(2000 * (spent - before))))  # half of one core at most, Qt's painting included
 
         timer.setSingleShot(True)
         timer.timeout.connect(tick)
-        timer.start(33)
+        timer.start(FRAME)
         if not stopped():
             app.exec()
         if self.picture:
