@@ -1,0 +1,247 @@
+"""A live stream of the Lab Streaming Layer, its times on this host's clock.
+
+liblsl measures the offset between the sender's clock and ours again and again; `Offset` makes of these estimates a
+correction that runs on without steps. What is a segment: the time since the outlet (re)started, up to a gap in a
+regular stream or a jump of the sender's clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import platform
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pylsl
+from numpy.typing import NDArray
+from pylsl.util import LostError
+from pylsl.util import TimeoutError as NoAnswer
+
+from rheobase.devices._offset import Offset
+from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
+from rheobase.stream.clock import now
+from rheobase.stream.node import NotNegative, Positive, Source, nearest
+
+log = logging.getLogger("rheobase")
+
+PROPERTIES = ("name", "type", "source_id", "hostname", "session_id")
+IDLE = 0.1
+"""s: the longest wait for a sample before the loop looks about."""
+QUIET = 1.0
+"""s without a sample after which we look whether the stream is still there."""
+CHECK = 0.5
+"""s between two looks at what liblsl says about the sender's clock."""
+DTYPES = {"double64": "float64", "string": "str"}
+"""The dtype for a format of LSL, where it differs."""
+
+
+class Lsl(Source):
+    """An LSL inlet.
+
+    Samples that arrive are never thrown away; where the outlet restarts (same properties), the stream goes on in a
+    new segment. `health` counts how often it was lost, segments, and samples with a value that is not finite.
+
+    Raises StreamError when no such stream is found (it names those that are there), when the stream is not what
+    `channels` and `rate` expect, when it comes back with other channels, rate or type, and when it stays away for
+    `lost` s.
+    """
+
+    stream: dict[str, str]
+    """What to look for: name, type, source_id, hostname, session_id, one or several."""
+    wait: Positive = 10.0
+    """How long to look for it, s."""
+    channels: tuple[str, ...] | int | None = None
+    """Channels it must have: their names, or how many."""
+    rate: NotNegative = 0.0
+    """Sampling rate it must have, Hz; 0: any."""
+    gap: Positive = 0.1
+    """Times of a regular stream that are further apart than this and one interval start a new segment, s."""
+    lost: NotNegative = 0.0
+    """Gone for longer than this is an error, s; 0: wait for it for ever, with a warning in the log."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        for key in self.stream:
+            if key not in PROPERTIES:
+                raise StreamError(f"stream: unknown property {key!r}{nearest(key, PROPERTIES)}")
+        if not self.stream:
+            raise StreamError(f"stream: say which one, by {', '.join(PROPERTIES)}")
+        self.lock, self.timed, self.fresh = threading.Lock(), threading.Event(), True
+        self.stop()
+        self.words = " and ".join(f"{k} {v!r}" for k, v in self.stream.items())
+        self.health = {"lost": 0, "segments": 0, "nonfinite": 0}
+        self._open(self._find())
+        try:
+            self.spec = _spec(self.inlet.info(self.wait))
+        except (LostError, NoAnswer):
+            raise StreamError(f"stream: LSL stream with {self.words} vanished while it was opened") from None
+        self._expect(self.spec)
+        self.ended = threading.Event()
+        threading.Thread(target=self._keep_time, args=(self.ended,), name=f"{self.name} clock", daemon=True).start()
+        return self.spec
+
+    def stop(self) -> None:
+        if ended := getattr(self, "ended", None):
+            ended.set()
+
+    def blocks(self) -> Iterator[Block | None]:
+        seq, last = 0, -np.inf
+        most = max(1024, int(self.spec.rate * IDLE))
+        self.heard = now()
+        while not self.ended.is_set():
+            data, stamps = self._pull(most)
+            if not len(stamps):
+                self._look()
+                yield None
+                continue
+            self.heard, self.gone = now(), False
+            while not self.timed.wait(IDLE):
+                yield None
+            with self.lock:
+                times = self.offset.times(stamps)
+                fresh, self.fresh = self.fresh, False
+            if data.dtype.kind == "f" and not (finite := np.isfinite(data)).all():
+                self.health["nonfinite"] += int((~finite.all(axis=1)).sum())
+            cuts = []
+            if self.spec.rate:
+                step = np.diff(times, prepend=last)
+                cuts = np.flatnonzero((step > self.gap + 1 / self.spec.rate) | (step < -self.gap)).tolist()
+            if fresh and not cuts:
+                cuts = [0]
+            last = times[-1]
+            for a, b in itertools.pairwise([*({0} - {*cuts}), *cuts, len(times)]):
+                self.health["segments"] += a in cuts
+                yield Block(data[a:b], times[a:b], seq, self.health["segments"] - 1)
+                seq += b - a
+
+    def _find(self) -> Any:
+        """The stream, as soon as it is there."""
+        resolver = pylsl.ContinuousResolver(forget_after=2 * QUIET)
+        deadline = now() + self.wait
+        pause = threading.Event()
+        while True:
+            seen = resolver.results()
+            if found := [i for i in seen if self._fits(i)]:
+                break
+            if now() > deadline:
+                near = [nearest(v, {getattr(i, k)() for i in seen}) for k, v in self.stream.items()]
+                near = [w for w in near if "did you mean" in w][:1]
+                there = ", ".join(f"{i.name()!r} ({i.type()}, {i.channel_count()} channels)" for i in seen[:20])
+                raise StreamError(
+                    f"stream: no LSL stream with {self.words} within {self.wait:g} s{''.join(near)}"
+                    f"; there is {there or 'none at all'}"
+                )
+            pause.wait(0.01)
+        if len(found) > 1:
+            log.warning("%s: there are %d LSL streams with %s; taking the newest", self.name, len(found), self.words)
+        return max(found, key=lambda i: i.created_at())
+
+    def _fits(self, info: Any) -> bool:
+        return all(getattr(info, key)() == value for key, value in self.stream.items())
+
+    def _expect(self, spec: Spec) -> None:
+        what = f"LSL stream with {self.words}"
+        n = self.channels if isinstance(self.channels, int) else len(self.channels or spec.channels)
+        if n != spec.n:
+            raise StreamError(f"channels: {what} has {spec.n} channels, not {n}")
+        for c in self.channels if isinstance(self.channels, tuple) else ():
+            if c not in spec.channels:
+                raise StreamError(f"channels: {what} has no channel {c!r}{nearest(c, spec.channels)}")
+        if isinstance(self.channels, tuple) and self.channels != spec.channels:
+            raise StreamError(f"channels: {what} has them in this order: {', '.join(spec.channels)}")
+        if self.rate and not np.isclose(self.rate, spec.rate):
+            raise StreamError(f"rate: {what} has {spec.rate:g} Hz, not {self.rate:g} Hz")
+
+    def _open(self, info: Any) -> None:
+        """Connect to an outlet. What comes from it is a new segment, on a clock still to be compared with ours."""
+        # recover=True keeps what has arrived when the connection breaks; without it liblsl drops that
+        self.inlet = pylsl.StreamInlet(info, recover=True, as_numpy=True)
+        self.inlet.open_stream(self.wait)
+        self.uid, self.here = info.uid(), info.hostname() == platform.node()
+        self.resolver: Any = None
+        self.broken = self.gone = False
+        self._new_clock()
+
+    def _new_clock(self) -> None:
+        with self.lock:
+            self.offset, self.fresh = Offset(self.here), True
+            self.timed.clear()
+
+    def _pull(self, most: int) -> tuple[Array, NDArray[np.float64]]:
+        try:
+            data, stamps = self.inlet.pull_chunk(IDLE, most, min_samples=1)
+        except LostError:  # liblsl does not look for an outlet without source_id again
+            self.broken = True
+            self.ended.wait(IDLE)
+            return np.empty((0, self.spec.n)), np.empty(0)
+        if self.inlet.was_clock_reset():  # liblsl has found the restarted outlet; its samples come next
+            self.health["lost"] += not self.gone
+            self.uid = ""
+            self._new_clock()
+        if self.spec.dtype == "str":
+            data = np.array([[v.decode(errors="replace") for v in row] for row in data], object)
+        return data, stamps
+
+    def _look(self) -> None:
+        """Nothing comes: is the stream still there, or there again?"""
+        quiet = now() - self.heard
+        if quiet < QUIET and not self.broken:
+            return
+        self.resolver = self.resolver or pylsl.ContinuousResolver(forget_after=2 * QUIET)
+        there = {i.uid(): i for i in self.resolver.results() if self._fits(i)}
+        if there and self.uid not in there:
+            info = max(there.values(), key=lambda i: i.created_at())
+            self._same(info)
+            if not self.uid:
+                self.uid = info.uid()
+            elif self.broken or quiet > 3 * QUIET:  # liblsl has had its time to find it by itself
+                self.health["lost"] += not self.gone
+                self._open(info)
+                return
+        if self.uid in there and not self.spec.rate:
+            self.heard = now()  # there, with nothing to say
+        elif quiet > 2 * QUIET and not self.gone:
+            self.gone = True
+            self.health["lost"] += 1
+            log.warning("%s: nothing comes from LSL stream with %s; waiting for it", self.name, self.words)
+        if self.lost and quiet > self.lost:
+            raise StreamError(f"LSL stream with {self.words} has been gone for {quiet:.1f} s")
+
+    def _same(self, info: Any) -> None:
+        new, old = _spec(info), self.spec
+        for what, now_it, had in (
+            ("channels", new.n, old.n),
+            ("Hz", new.rate, old.rate),
+            ("samples", new.dtype, old.dtype),
+        ):
+            if now_it != had:
+                raise StreamError(f"LSL stream with {self.words} came back with {now_it} {what}, it had {had}")
+
+    def _keep_time(self, ended: threading.Event) -> None:
+        while not ended.wait(CHECK if self.timed.is_set() else 0.01):
+            inlet, offset = self.inlet, self.offset
+            try:
+                estimate = inlet.time_correction(2.0)
+            except (LostError, NoAnswer):
+                continue
+            with self.lock:
+                if offset is self.offset:  # else it is that of an outlet that is no more
+                    self.fresh |= offset.measured(now(), estimate)
+                    self.timed.set()
+
+
+def _spec(info: Any) -> Spec:
+    n = info.channel_count()
+    labels = tuple(info.get_channel_labels() or ())
+    units = {*(info.get_channel_units() or [""])}
+    form = pylsl.lib.fmt2string[info.channel_format()]
+    delay = info.desc().child_value("delay")
+    return Spec(
+        rate=info.nominal_srate(),
+        channels=labels if len(labels) == n and all(labels) else numbered("ch", n),
+        unit=units.pop() or "" if len(units) == 1 else "",
+        delay=float(delay) if delay else 0.0,
+        dtype=DTYPES.get(form, form),
+    )

@@ -1,0 +1,55 @@
+"""Publish a stream on the Lab Streaming Layer, its times as they are."""
+
+from __future__ import annotations
+
+import math
+import platform
+from typing import Any
+
+import numpy as np
+import pylsl
+
+from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.node import Sink
+
+FORMATS = {"float64": "double64", "str": "string"}
+"""LSL's word for a dtype, where it differs."""
+
+
+class LslOut(Sink):
+    """One input as an LSL outlet, from `start` on, so that others find it before the first sample.
+
+    Each sample goes with its own time (times of a `now()` clock are LSL times). Channel names, unit and delay stand
+    in the description. The source_id stays the same over restarts, so that receivers take the stream up again.
+    """
+
+    stream: str = ""
+    """Name of the LSL stream; empty: the node's name."""
+    kind: str = ""
+    """Content type, such as EEG or Markers; empty: Markers for strings, else Signal."""
+
+    def start(self, *inputs: Spec) -> None:
+        if len(inputs) != 1:
+            raise StreamError(f"in: one input goes to one LSL stream, got {len(inputs)}; use a node for each")
+        spec, name = inputs[0], self.stream or self.name
+        kind = self.kind or ("Markers" if spec.dtype == "str" else "Signal")
+        form = FORMATS.get(spec.dtype, spec.dtype)
+        source = f"rheobase:{platform.node()}:{name}"
+        info = pylsl.StreamInfo(name, kind, spec.n, spec.rate, form, source)
+        info.set_channel_labels(list(spec.channels))
+        info.set_channel_units([spec.unit] * spec.n)
+        info.desc().append_child_value("delay", repr(spec.delay))
+        kept = getattr(self, "outlet", None) is not None and getattr(self, "spec", None) == spec
+        self.spec = spec
+        if not kept:  # somebody may listen to it already
+            self.outlet: Any = None  # the old one goes before the new one comes
+            self.outlet = pylsl.StreamOutlet(info)
+
+    def take(self, i: int, x: Block) -> None:
+        # LSL reads a time of 0 as "now" and of -1 as "one interval after the last"
+        times = np.where((x.times == 0) | (x.times == -1), np.nextafter(x.times, math.inf), x.times)
+        data = [[str(v) for v in row] for row in x.data] if self.spec.dtype == "str" else x.data
+        self.outlet.push_chunk(data, times)
+
+    def stop(self) -> None:
+        self.outlet = None
