@@ -23,7 +23,7 @@ class Car(Kernel):
     An excluded channel takes no part and passes unchanged. A missing channel stays missing, and the mean is
     that of the others.
 
-    Errors: an excluded channel that does not exist; none left.
+    Errors: an excluded channel that does not exist; fewer than two left.
     """
 
     exclude: tuple[str, ...] = ()
@@ -34,8 +34,8 @@ class Car(Kernel):
             if name not in x.channels:
                 raise StreamError(f"exclude: no channel {name!r} in its input{nearest(name, x.channels)}")
         used = np.array([c not in self.exclude for c in x.channels], np.int64)
-        if not used.any():
-            raise StreamError("exclude: no channel is left to take the average of")
+        if used.sum() < 2:
+            raise StreamError(f"needs at least 2 channels to take the average of, {used.sum()} left of {x.n}")
         self.params = Average(used)
         return x
 

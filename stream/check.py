@@ -21,7 +21,7 @@ import numpy as np
 
 from rheobase.stream.block import Array, Block, Spec
 from rheobase.stream.fuse import Loop
-from rheobase.stream.node import Kernel, Node, Sink, Source
+from rheobase.stream.node import Kernel, Node, Sink, Source, kernel
 
 Samples = Callable[[np.random.Generator, int, Spec], Array]
 
@@ -51,6 +51,20 @@ class Case:
     def alone(self, node: Node | None = None) -> Alone:
         """A node (default: a new one), started."""
         return Alone(self.make() if node is None else node, self.specs)
+
+
+class Same(Kernel):
+    """y = x."""
+
+    def start(self, x: Spec) -> Spec:
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        for i in range(x.shape[0]):
+            y[i] = x[i]
+        return True
 
 
 class Alone:
@@ -199,6 +213,16 @@ def resumes_from_a_checkpoint(case: Case) -> None:
     assert second.run(rest) == expected, "another output after its state was put into a new one"
 
 
+def is_the_same_fused(case: Case) -> None:
+    """Between two other kernels in one loop, where its output is never stored, it gives what it gives alone."""
+    [x] = case.inputs()
+    times, data = case.alone().run([x])
+    loop = Loop([Same(), case.make(), Same()], [-1, 0, 1], [2])
+    loop.start(case.specs[0])
+    [(_, y)] = loop.process(x)
+    assert (y.times.tobytes(), y.data.tobytes()) == (times, data), "another output between two other kernels"
+
+
 def pickles(case: Case) -> None:
     """A node travels to another process: there and back by pickle it is the same node, before and after start()."""
     node = case.make()
@@ -248,7 +272,7 @@ CHECKS: list[Callable[[Case], None]] = [
 ]
 """What every node is held to."""
 
-KERNEL_CHECKS: list[Callable[[Case], None]] = [allocates_nothing, resumes_from_a_checkpoint]
+KERNEL_CHECKS: list[Callable[[Case], None]] = [allocates_nothing, resumes_from_a_checkpoint, is_the_same_fused]
 """What kernels are held to besides."""
 
 

@@ -183,6 +183,10 @@ class Kernel(Node):
 
     step: ClassVar[Callable[..., bool]]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a step that start() made does not travel: the next start() makes it again
+        return {k: v for k, v in vars(self).items() if k != "step"}
+
 
 class Source(Node):
     """Where samples enter. `start()` finds the stream and says what it is; `blocks()` opens it and gives it."""

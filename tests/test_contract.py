@@ -205,6 +205,20 @@ class Wasteful(Kernel):
         return True
 
 
+class Leaning(Kernel):
+    """Keeps its sum in the output, as if nobody else wrote there."""
+
+    def start(self, x: Spec) -> Spec:
+        return x
+
+    @staticmethod
+    @kernel
+    def step(params, state, t, x, y):
+        for i in range(x.shape[0]):
+            y[i] += x[i]
+        return True
+
+
 class Drawn(NamedTuple):
     factor: float
 
@@ -239,6 +253,7 @@ BROKEN: list[tuple[str, type[Node], str]] = [
     ("shares_nothing", Meeting, "while a second one runs"),
     ("says_what_it_is", Mute, "says nothing of width"),
     ("resumes_from_a_checkpoint", Restless, "after its state was put into a new one"),
+    ("is_the_same_fused", Leaning, "between two other kernels"),
     ("allocates_nothing", Wasteful, "1 allocations a sample"),
 ]
 
