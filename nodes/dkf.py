@@ -21,6 +21,7 @@ class DKFParams(NamedTuple):
 
     A: NDArray[np.float64]
     Gamma: NDArray[np.float64]
+    Q: NDArray[np.float64]
     B: NDArray[np.float64]
     P: NDArray[np.float64]
     violated: int
@@ -121,7 +122,7 @@ class DKF(Decoder):
         learnt = {k.removeprefix("f."): v for k, v in given.items()}
         f.hold(learnt, spec_header(x), {"channels": numbered("f", d), "unit": ""}).start(x)
         B, P, violated = precision(Q, S, self.nonpd)
-        self.params = DKFParams(A, Gamma, B, P, int(violated), z_mean, f.params)
+        self.params = DKFParams(A, Gamma, Q, B, P, int(violated), z_mean, f.params)
         bins, nonpd, missing = np.zeros((3, 1), np.int64)
         self.state = DKFState(belief(S), np.zeros(d), bins, nonpd, missing, f.state)
         self.step = filtered(f.step)  # type: ignore[method-assign, misc]
@@ -162,7 +163,7 @@ def filtered(f: Callable[..., bool]) -> Callable[..., bool]:
         state.bins[0] += 1
         for i in range(y.shape[0]):
             state.y[i] -= z_mean[i]
-        if update(state.y, params.A, params.Gamma, params.B, params.P, s):
+        if update(state.y, params.Q, params.A, params.Gamma, params.B, params.P, s):
             state.nonpd[0] += params.violated
         else:
             state.missing[0] += 1
@@ -174,15 +175,28 @@ def filtered(f: Callable[..., bool]) -> Callable[..., bool]:
 
 
 @kernel
-def update(f, A, Gamma, B, P, s):
-    """One bin of the recursion, f less the mean of z. Returns False where f is missing, and has only predicted."""
-    predict(A, Gamma, s)
-    for i in range(f.shape[0]):
+def update(f, Q, A, Gamma, B, P, s):
+    """One bin of the recursion, f less the mean of z. Returns False where f is missing, and has only predicted.
+
+    The first f is taken as it is, N(f, Q): so do the authors, and so it follows from z(0) ~ N(0, S).
+    """
+    d = f.shape[0]
+    for i in range(d):
         if not np.isfinite(f[i]):
+            if s.begun[0]:
+                predict(A, Gamma, s)
             return False
-    for i in range(f.shape[0]):
+    if s.begun[0] == 0:
+        s.begun[0] = 1
+        for i in range(d):
+            s.mu[i] = f[i]
+            for j in range(d):
+                s.Sigma[i, j] = Q[i, j]
+        return True
+    predict(A, Gamma, s)
+    for i in range(d):
         a = 0.0
-        for j in range(f.shape[0]):
+        for j in range(d):
             a += B[i, j] * f[j]
         s.b[i] = a
     correct(P, s)

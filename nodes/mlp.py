@@ -50,7 +50,7 @@ class MLP(Decoder):
     hidden: Count = 64
     """Units in each hidden layer."""
 
-    decay: NotNegative = 1e-2
+    decay: NotNegative = 0.1
     """Weight decay of AdamW, dimensionless."""
 
     dropout: Fraction = 0.3
@@ -108,9 +108,9 @@ class MLP(Decoder):
             best, least = epochs, math.inf
             for epoch in range(1, epochs + 1):
                 for rows in torch.randperm(len(u), generator=g).split(BATCH):
-                    drops = [torch.bernoulli(torch.full((len(rows), h), float(keep)), generator=g) / keep for _ in range(2)]
+                    drop = torch.bernoulli(torch.full((2, len(rows), h), float(keep)), generator=g) / keep
                     optimiser.zero_grad()
-                    (_forward(weights, u[rows], *drops) - v[rows]).square().mean().backward()
+                    (_forward(weights, u[rows], *drop) - v[rows]).square().mean().backward()
                     optimiser.step()
                 if U_out is not None:
                     with torch.no_grad():

@@ -1,8 +1,10 @@
 """A kernel that is learnt: `Decoder`, in scikit-learn's manner.
 
-    >>> decoder = Kalman().fit(X, Z)      X (T, n) features, Z (T, d) truth
+    decoder = Kalman().fit(X, Z)      X (T, n) features, Z (T, d) truth
     decoder.predict(X)                (T, d), by the very kernel that runs live
     decoder.save("cursor.npz")        a graph reads it by {type: kalman, model: cursor.npz}
+
+Whatever can be learnt in a graph is one of these: `rheo fit` looks for nothing else.
 """
 
 from __future__ import annotations
