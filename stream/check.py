@@ -56,8 +56,8 @@ class Case:
 class Same(Kernel):
     """y = x."""
 
-    def start(self, x: Spec) -> Spec:
-        return x
+    def start(self, *inputs: Spec) -> Spec:
+        return inputs[0]
 
     @staticmethod
     @kernel
@@ -217,7 +217,9 @@ def is_the_same_fused(case: Case) -> None:
     """Between two other kernels in one loop, where its output is never stored, it gives what it gives alone."""
     [x] = case.inputs()
     times, data = case.alone().run([x])
-    loop = Loop([Same(), case.make(), Same()], [-1, 0, 1], [2])
+    node = case.make()
+    assert isinstance(node, Kernel)
+    loop = Loop([Same(), node, Same()], [-1, 0, 1], [2])
     loop.start(case.specs[0])
     [(_, y)] = loop.process(x)
     assert (y.times.tobytes(), y.data.tobytes()) == (times, data), "another output between two other kernels"
