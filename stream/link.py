@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from rheobase.stream import clock
 from rheobase.stream.block import DTYPES, Block, Spec, StreamError
 
 HEADER = struct.Struct("<4sBBBBIIIIQd")
@@ -190,6 +191,14 @@ class Sender:
         """Say the spec again, for a reader who came late."""
         self._push(pack_spec(self.spec, self.stream, self.virtual))
 
+    def flush(self) -> None:
+        """Send what waits: the spec, while a reader that need not be waited for is not there yet."""
+        if self.policy != "block":
+            with contextlib.suppress(zmq.Again):
+                while self._late:
+                    self._socket.send(self._late[0], zmq.DONTWAIT)
+                    self._late.popleft()
+
     def _push(self, message: bytes) -> bool:
         socket = self._socket
         if self.policy == "block":
@@ -202,28 +211,31 @@ class Sender:
                         return False
                 socket.send(message)
             return True
-        late = self._late
-        late.append(message)
-        with contextlib.suppress(zmq.Again):
-            while late:
-                socket.send(late[0], zmq.DONTWAIT)
-                late.popleft()
+        self._late.append(message)
+        self.flush()
         return True
 
-    def close(self, linger: float = 2.0) -> None:
-        """Say the end, wait up to `linger` s until it is on its way, and close."""
+    def end(self, patience: float = 2.0) -> None:
+        """Say the end; where the policy never waits, try for `patience` s to get rid of what is kept."""
         end = pack_end(self.sent, self.stream)
-        tries = max(1, int(linger * 1000 / PATIENCE))
-        self._late.append(end)
-        while self._late and tries:
+        if self.policy == "block":
+            self._push(end)
+            return
+        until = clock.now() + patience
+        self._late = deque([*self._late, end])
+        while self._late and clock.now() < until and not self._give_up():
             try:
                 self._socket.send(self._late[0], zmq.DONTWAIT)
                 self._late.popleft()
             except zmq.Again:
-                tries -= 1
-                if self._give_up():
-                    break
                 self._socket.poll(PATIENCE, zmq.POLLOUT)
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close, at the latest `linger` s after what was sent has left.
+
+        On an ipc edge call this only when the reader has come to the end: libzmq 4.3.5 forgets what lies between
+        the two when the sender closes while the reader is at its high-water mark, whatever the linger.
+        """
         self._socket.close(int(linger * 1000))
 
 

@@ -2,8 +2,8 @@
 
 One label: the graph runs in this process and opens no socket. Several: each label is a child process; this one
 only watches. A child starts its nodes, says it is ready, and waits until all are; then samples flow. It is told
-to stop, or finds its inputs at their end, finishes what is on its way, and says what it counted. A child that
-dies closes its control socket, which the parent sees at once; the others are stopped.
+to stop, or finds its inputs at their end, finishes what is on its way, says what it counted, and leaves when all
+have. A child that dies closes its control socket, which the parent sees at once; the others are stopped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
+import itertools
 import json
 import os
 import selectors
@@ -28,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-import zmq
 
 from rheobase.stream import clock
 from rheobase.stream.block import Block, Spec, StreamError
@@ -222,6 +222,7 @@ class _Children:
         self.done: set[str] = set()
         self.failures: list[str] = []
         self.told_to_stop = 0.0
+        self.said_bye = False
 
     def run(self) -> None:
         try:
@@ -306,9 +307,14 @@ class _Children:
                 self._stop()
             if self.told_to_stop and now - self.told_to_stop > GRACE:
                 for label in sorted(alive):
-                    self.failures.append(f"process {label!r} did not stop within {GRACE:g} s and was killed")
+                    if label not in self.done:
+                        self.failures.append(f"process {label!r} did not stop within {GRACE:g} s and was killed")
                     self.children[label].kill()
                 self.told_to_stop = now
+            if alive <= self.done and not self.said_bye:
+                self.said_bye = True
+                for label in alive:
+                    self._tell(label, {"bye": True})
             self.line.show()
 
     def _hear(self, label: str, said: dict[str, Any]) -> None:
@@ -392,7 +398,7 @@ def child() -> None:
     order = next(orders)
     sys.path[:] = order["path"]
     engine: Engine | None = None
-    go = threading.Event()
+    go, bye = threading.Event(), threading.Event()
     try:
         engine = _child_engine(order)
         running = engine
@@ -405,6 +411,8 @@ def child() -> None:
                     running.stop()
                 if "go" in told or "stop" in told:
                     go.set()
+                if "bye" in told:
+                    bye.set()
             # the parent is gone: so are we, in good order if we can
             running.stop()
             go.set()
@@ -414,7 +422,9 @@ def child() -> None:
         threading.Thread(target=obey, daemon=True).start()
         running.start()
         say({"ready": True})
-        go.wait()
+        while not go.wait(0.02):
+            for sender in itertools.chain(*running.senders.values()):
+                sender.flush()
         last = 0.0
 
         def watch() -> None:
@@ -424,8 +434,8 @@ def child() -> None:
                 say({"counted": counted(running)})
 
         _drive(running, watch)
-        zmq.Context.instance().destroy(linger=2000)  # what was sent last is on its way in a thread of ZeroMQ's
         say({"done": True, "counted": counted(running)})
+        bye.wait()
     except BaseException as e:  # noqa: BLE001 the parent names it
         traceback.print_exc()
         text = str(e) if isinstance(e, StreamError) else f"{type(e).__name__}: {e}"
@@ -436,7 +446,7 @@ def child() -> None:
         with contextlib.suppress(Exception):
             if engine is not None:
                 engine.close()
-            zmq.Context.instance().destroy(linger=2000)
+        bye.wait(GRACE)
         os._exit(1)
     os._exit(0)  # threads of sources may still wait on a device
 
