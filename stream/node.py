@@ -137,7 +137,7 @@ class Node:
             try:
                 done[key] = msgspec.convert(value, types[key], strict=False)
             except msgspec.ValidationError as e:
-                raise StreamError(f"{key}: {_lower(str(e))}") from None
+                raise StreamError(f"{key}: {str(e)[:1].lower()}{str(e)[1:]}") from None
         for f in dataclasses.fields(cls):  # type: ignore[arg-type]
             empty = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             if f.init and empty and f.name not in done:
@@ -184,8 +184,7 @@ class Kernel(Node):
     step: ClassVar[Callable[..., bool]]
 
     def __getstate__(self) -> dict[str, Any]:
-        # a step that start() made does not travel: the next start() makes it again
-        return {k: v for k, v in vars(self).items() if k != "step"}
+        return {k: v for k, v in vars(self).items() if k != "step"}  # the next start() makes it again
 
 
 class Source(Node):
@@ -296,7 +295,3 @@ def _nodes(module: Any) -> dict[str, type[Node]]:
 
 def _is_text(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
