@@ -73,7 +73,7 @@ class DKF(Decoder):
     """Share of the training rows, drawn at random, that Q is learnt from."""
 
     seed: int = 0
-    """Of that draw."""
+    """Of that draw, and of f where it draws too."""
 
     shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "Q": "d d", "z_mean": "d"}
     adjustable = ("model", "nonpd")
@@ -85,12 +85,18 @@ class DKF(Decoder):
         if not isinstance(kind, str):
             raise StreamError("f: needs a type, as in {type: ridge, lags: 5}")
         try:
-            made = load(kind).make(**words)
+            cls = load(kind)
+            made = cls.make(**({"seed": self.seed} if "seed" in cls.parameters() else {}) | words)
         except StreamError as e:
             raise StreamError(f"f: {e}") from None
         if not isinstance(made, Decoder) or isinstance(made, DKF):
             raise StreamError(f"f: {kind!r} is no regressor")
         return made
+
+    @property
+    def health(self) -> dict[str, int]:
+        """Bins decoded, those not positive definite, those missing."""
+        return {k: int(getattr(self.state, k)[0]) for k in ("bins", "nonpd", "missing")} if self.state else {}
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
         rows = np.flatnonzero(data.rows)

@@ -167,6 +167,9 @@ def _recorded(name: str) -> Path:
         got = pooch.retrieve(
             entry["url"], f"sha256:{entry['sha256']}", fname=Path(name).name, path=kept / Path(name).parent
         )
+    except ValueError:
+        raise StreamError(f"data:{name}: what came from {entry['url']} has another SHA-256 than it should") from None
     except Exception as e:  # noqa: BLE001 pooch passes on whatever its downloader raised
-        raise StreamError(f"data:{name}: cannot fetch {entry['url']}: {str(e).splitlines()[0]}") from None
+        why = f"cannot fetch {entry['url']} ({type(e).__name__})"
+        raise StreamError(f"data:{name}: {why}; where it is already, set $RHEOBASE_DATA to its folder") from None
     return Path(got)

@@ -1,0 +1,417 @@
+"""`rheo fit` and `rheo eval`: learn the decoders of a graph from a recording, and score them on held-out time.
+
+    eval:
+      truth: hand            node whose samples the decoders should give
+      train: [0, 500]        s from the first sample of the recording, the end left out
+      test: [500, 600]
+      metrics: [nrmse, maae]
+      seeds: 1               so many fits of each decoder that draws at random
+      figure: [kalman, dkf]  decoders to draw (default: the first and the best)
+
+The graph above the decoders runs once over the whole recording. Truth is interpolated to the times of the
+features, never over a gap. Decoders start afresh at the first test sample.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+from numpy.typing import NDArray
+
+from rheobase.devices.record import Record
+from rheobase.devices.replay import Replay, streams
+from rheobase.nodes.dkf import DKF
+from rheobase.nodes.kalman import Kalman
+from rheobase.nodes.ridge import Ridge
+from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.decoder import Decoder
+from rheobase.stream.engine import Engine
+from rheobase.stream.files import digest, find
+from rheobase.stream.graph import Graph, read
+from rheobase.stream.node import Source, nearest, type_name
+
+F = NDArray[np.float64]
+Seconds = tuple[float, float]
+
+
+def nrmse(Y: F, Z: F) -> float:
+    """sqrt(mean (y - z)^2) / sqrt(mean z^2), over all rows and channels: 1 for a decoder that says 0."""
+    return float(np.sqrt(np.mean((Y - Z) ** 2) / np.mean(Z**2)))
+
+
+def maae(Y: F, Z: F) -> float:
+    """Mean absolute angle between y and z (T, 2), rad: pi / 2 for a decoder that guesses."""
+    off = np.arctan2(Y[:, 1], Y[:, 0]) - np.arctan2(Z[:, 1], Z[:, 0])
+    return float(np.mean(np.abs((off + np.pi) % (2 * np.pi) - np.pi)))
+
+
+def r2(Y: F, Z: F) -> float:
+    """1 - sum (y - z)^2 / sum (z - mean z)^2, over all rows and channels: 0 for a decoder that says the mean."""
+    return float(1 - np.sum((Y - Z) ** 2) / np.sum((Z - Z.mean(axis=0)) ** 2))
+
+
+METRICS: dict[str, tuple[str, Callable[[F, F], float], bool]] = {
+    "nrmse": ("nRMSE", nrmse, False),
+    "maae": ("MAAE, rad", maae, False),
+    "r2": ("R2", r2, True),
+}
+"""Name -> heading, function, whether more is better."""
+
+
+class Protocol(msgspec.Struct, forbid_unknown_fields=True):
+    """The `eval` table of a config."""
+
+    truth: str
+    train: Seconds | None = None
+    test: Seconds | None = None
+    metrics: list[Literal["nrmse", "maae", "r2"]] = msgspec.field(default_factory=lambda: ["nrmse", "maae"])
+    seeds: Annotated[int, msgspec.Meta(ge=1)] = 1
+    figure: list[str] = []
+
+
+@dataclasses.dataclass
+class Gathered:
+    """All that one node gave: data (T, c) at times (T,) s, each row in a segment (T,)."""
+
+    spec: Spec
+    data: F
+    times: F
+    segment: NDArray[np.int64]
+
+
+@dataclasses.dataclass
+class Row:
+    """The scores of one decoder: for each metric one number a seed."""
+
+    name: str
+    what: str
+    scores: dict[str, list[float]]
+    seconds: float
+    missing: int
+    Y: F = dataclasses.field(repr=False)
+
+
+class Scores:
+    """What `fit` and `evaluate` found. times (T,) and truth Z (T, d) are those of the test part."""
+
+    def __init__(self, graph: Graph, protocol: Protocol, metrics: Sequence[str]) -> None:
+        self.title, self.protocol, self.metrics = graph.name, protocol, metrics
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.spec, self.times, self.Z = Spec(rate=0, channels=("z",)), np.empty(0), np.empty((0, 1))
+
+    def show(self, console: rich.console.Console) -> None:
+        """Print the table."""
+        heads = [METRICS[m][0] for m in self.metrics]
+        table = rich.table.Table("decoder", "what", *heads, "fit, s", title=f"{self.title}: {len(self.Z)} test samples")
+        for column in table.columns[2:]:
+            column.justify = "right"
+        for row in self.rows:
+            cells = []
+            for m in self.metrics:
+                mean, sd = np.mean(row.scores[m]), np.std(row.scores[m])
+                cells.append(f"{mean:.4f}" + (f" ± {sd:.4f}" if len(row.scores[m]) > 1 else ""))
+            table.add_row(row.name, row.what, *cells, f"{row.seconds:.1f}")
+        console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False, soft_wrap=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain values."""
+        return {r.name: {"what": r.what, **r.scores, "seconds": r.seconds, "missing": r.missing} for r in self.rows}
+
+    def best(self, among: Sequence[Row]) -> Row:
+        """The row with the best mean of the first metric."""
+        first = self.metrics[0]
+        sign = -1 if METRICS[first][2] else 1
+        return min(among, key=lambda r: sign * float(np.mean(r.scores[first])))
+
+    def draw(self, path: Path) -> None:
+        """Truth and decoded, a panel a channel."""
+        try:
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError:
+            self.notes.append("no figure: it needs matplotlib (pip install 'rheobase[view]')")
+            return
+        named = [r for r in self.rows if r.name in self.protocol.figure]
+        rows = named or list({r.name: r for r in (self.rows[0], self.best(self.rows))}.values())
+        shown = self.times < self.times[0] + 60
+        figure = Figure(figsize=(11, 2.2 * self.Z.shape[1] + 0.6), layout="constrained")
+        panels = figure.subplots(self.Z.shape[1], 1, sharex=True, squeeze=False)[:, 0]
+        for c, panel in enumerate(panels):
+            panel.plot(self.times[shown] - self.times[0], self.Z[shown, c], color="black", lw=1.6, label="truth")
+            for row in rows:
+                first = self.metrics[0]
+                label = f"{row.name} ({METRICS[first][0]} {np.mean(row.scores[first]):.3f})"
+                panel.plot(self.times[shown] - self.times[0], row.Y[shown, c], lw=1.1, label=label)
+            panel.set_ylabel(f"{self.spec.channels[c]}{', ' + self.spec.unit if self.spec.unit else ''}")
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[-1].set_xlabel("test time, s")
+        panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
+        figure.savefig(path, dpi=150)
+        self.notes.append(f"truth and decoded: {path}")
+
+
+def evaluate(graph: Graph, folder: Path) -> Scores:
+    """Fit and score every decoder of a graph by its `eval` table; scores.json and decoded.png go to the folder.
+
+    The graph's own decoders and their model files stay as they are. Raises StreamError.
+    """
+    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder)}
+    if not decoders:
+        raise StreamError(f"{graph.origin or graph.name}: no node to evaluate: none of its nodes is a decoder")
+    protocol = _protocol(graph)
+    for name in protocol.figure:
+        if name not in decoders:
+            raise _wrong(graph, f"figure: no decoder {name!r}{nearest(name, decoders)}")
+    with _progress() as bar:
+        gathered = gather(graph, [*(_input(graph, n) for n in decoders), protocol.truth], bar)
+        scores = Scores(graph, protocol, protocol.metrics)
+        task = bar.add_task("fit", total=len(decoders) * protocol.seeds)
+        for name, node in decoders.items():
+            split = _split(graph, protocol, gathered, _input(graph, name))
+            seeds = range(protocol.seeds) if "seed" in node.parameters() else [None]
+            fits = []
+            for seed in seeds:
+                bar.update(task, description=f"fit {name}")
+                change: dict[str, Any] = {"model": ""} if seed is None else {"model": "", "seed": seed}
+                fits.append(_score(name, dataclasses.replace(node, **change), split, protocol.metrics))
+                bar.advance(task, protocol.seeds / len(seeds))
+            scores.rows.append(_merged(fits))
+            scores.spec, scores.times, scores.Z = split.truth, split.times, split.Z_test
+    folder.mkdir(parents=True, exist_ok=True)
+    scores.draw(folder / "decoded.png")
+    (folder / "scores.json").write_text(json.dumps(scores.to_dict(), indent=1))
+    return scores
+
+
+def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
+    """Fit one decoder of a graph, score it on held-out time beside plain ones, and write its model file.
+
+    on  a run directory or a recording, whose streams take the place of the sources of the same name (default: the
+        recorded sources that the graph has)
+
+    Without `train` and `test` in the `eval` table, the last fifth of the recording is held out. What is written is
+    what was scored. Raises StreamError.
+    """
+    node = graph[name]
+    if not isinstance(node, Decoder):
+        decoders = [k for k, p in graph.places.items() if isinstance(p.node, Decoder)]
+        raise StreamError(f"node {name!r} ({type_name(type(node))}) is not learnt{nearest(name, decoders)}")
+    protocol = _protocol(graph)
+    source = _input(graph, name)
+    if on is not None:
+        onto(graph, [source, protocol.truth], on)
+    rivals: dict[str, Decoder] = {"ridge, 1 lag": Ridge(), "ridge, 5 lags": Ridge(lags=5)}
+    if isinstance(node, DKF):
+        rivals |= {f"{type_name(type(node.regressor()))}, unfiltered": node.regressor(), "kalman": Kalman()}
+    with _progress() as bar:
+        split = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
+        scores = Scores(graph, protocol, protocol.metrics)
+        task = bar.add_task("fit", total=len(rivals) + 1)
+        for word, decoder in {name: node, **rivals}.items():
+            bar.update(task, description=f"fit {word}")
+            row = _score(word, decoder, split, protocol.metrics)
+            if word == name or (type(decoder), decoder.settings()) != (type(node), node.settings()):
+                scores.rows.append(row)
+            bar.advance(task)
+    scores.spec, scores.times, scores.Z = split.truth, split.times, split.Z_test
+    config = json.dumps(graph.to_dict(), sort_keys=True, default=str)
+    path = node.save(
+        node.model or f"models/{graph.name}_{name}.npz",
+        graph=graph.name,
+        config_sha256=hashlib.sha256(config.encode()).hexdigest(),
+        data_sha256=digest(split.X, split.Z),
+        data=on or {k: p.node.file for k, p in graph.places.items() if isinstance(p.node, Replay)},
+        rows=len(split.X),
+        held_out=scores.to_dict()[name] | {"rows": len(split.Z_test)},
+    )
+    scores.notes.append(f"wrote {path}")
+    if not node.model:
+        scores.notes.append(f"to run it, write into node {name!r}: model: {path}")
+    return scores
+
+
+def gather(graph: Graph, names: Sequence[str], bar: rich.progress.Progress | None = None) -> dict[str, Gathered]:
+    """Run the part of a graph above some nodes over its recorded sources: all that each of them gave.
+
+    Raises StreamError where a source is live or a node gave nothing.
+    """
+    names = list(dict.fromkeys(names))
+    part = graph.above(*names)
+    for word, place in part.places.items():
+        if isinstance(place.node, Source) and place.node.live:
+            raise StreamError(f"node {word!r} is live: give the recording to learn from (--on RUN|FILE)")
+    got: dict[str, list[Block]] = {n: [] for n in names}
+    engine = Engine(part, taps={n: got[n].append for n in names})
+    task = bar.add_task("run the graph over the recording", total=None) if bar else None
+    engine.start()
+    engine.run()
+    if bar and task is not None:
+        bar.update(task, total=1, completed=1)
+    found = {}
+    for name, blocks in got.items():
+        spec = engine.specs[name]
+        if not blocks:
+            raise StreamError(f"node {name!r} gave nothing over the whole recording")
+        if spec.dtype == "str":
+            raise StreamError(f"node {name!r} gives text: a decoder takes and gives numbers")
+        found[name] = Gathered(
+            spec,
+            np.concatenate([b.data for b in blocks]).astype(float),
+            np.concatenate([b.times for b in blocks]),
+            np.concatenate([np.full(len(b), b.segment) for b in blocks]),
+        )
+    return found
+
+
+def onto(graph: Graph, names: Sequence[str], on: str) -> None:
+    """Put the streams of a recording in the place of the sources above some nodes.
+
+    A source takes the stream named as its node, else the one named as the LSL stream that it would look for.
+    Raises StreamError where there is none.
+    """
+    file = find(on)
+    if file.is_dir():
+        if not (file / "config.yaml").exists():
+            raise StreamError(f"{file}: not a run directory: it has no config.yaml")
+        recorder = next(
+            (p.node for p in read(file / "config.yaml").places.values() if isinstance(p.node, Record)), None
+        )
+        if recorder is None:
+            raise StreamError(f"{file}: its graph has no record node, so there is nothing to learn from")
+        file = file / recorder.file
+    there = streams(str(file), salvage=True)
+    for word in graph.above(*names):
+        node = graph[word]
+        if isinstance(node, Source):
+            wanted = [word, *dict(getattr(node, "stream", None) or {}).values()]
+            match = next((w for w in wanted if w in there), None)
+            if match is None:
+                raise StreamError(f"{file}: no stream for source {word!r}{nearest(word, there)}")
+            graph.replace(word, Replay(file=str(file), stream=match, salvage=True))
+
+
+def aligned(truth: Gathered, times: F) -> F:
+    """Truth (T, d) at these times (T,): linear between samples of one segment, NaN outside of them."""
+    Z = np.full((len(times), truth.spec.n), np.nan)
+    for k in np.unique(truth.segment):
+        there = truth.segment == k
+        t = truth.times[there]
+        inside = (times >= t[0]) & (times <= t[-1])
+        for c in range(truth.spec.n):
+            Z[inside, c] = np.interp(times[inside], t, truth.data[there, c])
+    return Z
+
+
+@dataclasses.dataclass
+class _Split:
+    """Features and truth of the train part and of the test part, of one input."""
+
+    features: Spec
+    truth: Spec
+    X: F
+    Z: F
+    segment: NDArray[np.int64]
+    X_test: F
+    Z_test: F
+    segment_test: NDArray[np.int64]
+    times: F
+
+
+def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], source: str) -> _Split:
+    x, truth = gathered[source], gathered[protocol.truth]
+    Z = aligned(truth, x.times)
+    t = x.times - min(g.times[0] for g in gathered.values())
+    edge = float(t[0] + 0.8 * (t[-1] - t[0]))
+    parts = []
+    for word, given, default in (("train", protocol.train, (0.0, edge)), ("test", protocol.test, (edge, math.inf))):
+        a, b = given or default
+        rows = (t >= a - 1e-6) & (t < b - 1e-6)  # times are sums of periods: 1 us is none of them
+        if not np.isfinite(Z[rows]).all(axis=1).any():
+            lasts = f"the recording lasts {t[-1]:.1f} s"
+            raise _wrong(graph, f"{word}: [{a:g}, {b:g}] s holds no sample with truth: {lasts}")
+        parts.append(rows)
+    train, test = parts
+    if (train & test).any():
+        raise _wrong(graph, f"train and test overlap: {int((train & test).sum())} samples are in both")
+    if "maae" in protocol.metrics and truth.spec.n != 2:
+        raise _wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
+    return _Split(
+        x.spec, truth.spec, x.data[train], Z[train], x.segment[train],
+        x.data[test], Z[test], x.segment[test], x.times[test],
+    )  # fmt: skip
+
+
+def _score(name: str, node: Decoder, split: _Split, metrics: Sequence[str]) -> Row:
+    began = time.perf_counter()
+    try:
+        node.fit(split.X, split.Z, segment=split.segment, inputs=split.features, outputs=split.truth)
+        seconds = time.perf_counter() - began
+        Y = node.predict(split.X_test, split.segment_test)
+    except StreamError as e:
+        raise StreamError(f"node {name!r} ({type_name(type(node))}): {e}") from None
+    there = np.isfinite(np.hstack([Y, split.Z_test])).all(axis=1)
+    scores = {m: [METRICS[m][1](Y[there], split.Z_test[there])] for m in metrics}
+    return Row(name, _what(node), scores, seconds, int((~there).sum()), Y)
+
+
+def _merged(rows: Sequence[Row]) -> Row:
+    first = rows[0]
+    scores = {m: [s for r in rows for s in r.scores[m]] for m in first.scores}
+    return dataclasses.replace(first, scores=scores, seconds=sum(r.seconds for r in rows) / len(rows))
+
+
+def _what(node: Decoder) -> str:
+    """Its type and the parameters that are not as usual."""
+    usual = {f.name: f.default for f in dataclasses.fields(node)}
+    words = [f"{k} {_word(v)}" for k, v in node.settings().items() if v != usual[k] and k != "seed"]
+    return f"{type_name(type(node))}{': ' if words else ''}{', '.join(words)}"
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
+def _protocol(graph: Graph) -> Protocol:
+    given = graph.options.get("eval")
+    if not isinstance(given, dict):
+        raise _wrong(graph, "the graph says no truth: write eval: {truth: NODE}")
+    for key in given:
+        if key not in Protocol.__struct_fields__:
+            raise _wrong(graph, f"unknown key {key!r}{nearest(str(key), Protocol.__struct_fields__)}")
+    try:
+        protocol = msgspec.convert(given, Protocol, strict=False)
+    except msgspec.ValidationError as e:
+        raise _wrong(graph, str(e)) from None
+    if protocol.truth not in graph.places:
+        raise _wrong(graph, f"truth: no node {protocol.truth!r}{nearest(protocol.truth, graph.places)}")
+    if not protocol.metrics:
+        raise _wrong(graph, f"metrics: name one{nearest('', METRICS)}")
+    if (protocol.train is None) != (protocol.test is None):
+        raise _wrong(graph, "train and test: give both or neither")
+    return protocol
+
+
+def _wrong(graph: Graph, text: str) -> StreamError:
+    return StreamError(f"{graph.origin or graph.name}: eval: {text}")
+
+
+def _input(graph: Graph, name: str) -> str:
+    return graph.places[name].edges[0].source
+
+
+def _progress() -> rich.progress.Progress:
+    return rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
