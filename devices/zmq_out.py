@@ -43,7 +43,7 @@ class ZmqOut(Sink):
         if len(inputs) != 1:
             raise StreamError(f"in: takes one input, got {len(inputs)}: give each its own address")
         self.check()
-        self.sender = Sender(self.address, inputs[0], "drop_oldest", self.keep)
+        self.sender = Sender(self.address, inputs[0], "drop_oldest", self.keep, wait=0)
         self.said = clock.now()
 
     def take(self, i: int, x: Block) -> None:
@@ -54,4 +54,5 @@ class ZmqOut(Sink):
 
     def stop(self) -> None:
         if hasattr(self, "sender"):
+            self.sender.end(patience=0.2)
             self.sender.close(linger=0.2)

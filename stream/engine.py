@@ -132,7 +132,10 @@ class Engine:
                 end()
 
     def close(self) -> None:
-        """Say the end on every edge, and close every node; a second call does nothing."""
+        """Close every node and say the end on every edge; a second call does nothing.
+
+        The sending ends stay open until their readers have come to the end (see `Sender.close`).
+        """
         if self._closed:
             return
         self._closed = True
@@ -145,7 +148,7 @@ class Engine:
                 errors.append(e)
         for senders in self.senders.values():
             for sender in senders:
-                sender.close()
+                sender.end()
         for receiver in self.receivers.values():
             receiver.close()
         if errors:

@@ -152,6 +152,7 @@ class Sender:
     """The sending end.
 
     Counts `sent` samples, `lost` ones (a block edge whose reader is gone), and `waits` of a block edge.
+    Waits up to `wait` s for its reader, so that the spec is there before the first sample.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class Sender:
         stream: int = 0,
         virtual: bool = False,
         give_up: Callable[[], bool] = lambda: False,
+        wait: float = 30.0,
     ) -> None:
         self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
         self.sent = self.lost = self.waits = 0
@@ -178,8 +180,8 @@ class Sender:
         except zmq.ZMQError as e:
             self._socket.close(0)
             raise StreamError(f"cannot open {address}: {_why(e)}") from None
-        self._push(pack_spec(spec, stream, virtual))
-        self.waits = 0
+        self._late.append(pack_spec(spec, stream, virtual))
+        self._flush(wait)
 
     def send(self, block: Block) -> None:
         """Send samples, by the edge's policy."""
@@ -191,14 +193,6 @@ class Sender:
         """Say the spec again, for a reader who came late."""
         self._push(pack_spec(self.spec, self.stream, self.virtual))
 
-    def flush(self) -> None:
-        """Send what waits: the spec, while a reader that need not be waited for is not there yet."""
-        if self.policy != "block":
-            with contextlib.suppress(zmq.Again):
-                while self._late:
-                    self._socket.send(self._late[0], zmq.DONTWAIT)
-                    self._late.popleft()
-
     def _push(self, message: bytes) -> bool:
         socket = self._socket
         if self.policy == "block":
@@ -206,13 +200,13 @@ class Sender:
                 socket.send(message, zmq.DONTWAIT)
             except zmq.Again:
                 self.waits += 1
-                while not socket.poll(PATIENCE, zmq.POLLOUT):
+                while self._give_up() or not socket.poll(PATIENCE, zmq.POLLOUT):
                     if self._give_up():
                         return False
                 socket.send(message)
             return True
         self._late.append(message)
-        self.flush()
+        self._flush(0)
         return True
 
     def end(self, patience: float = 2.0) -> None:
@@ -221,14 +215,21 @@ class Sender:
         if self.policy == "block":
             self._push(end)
             return
-        until = clock.now() + patience
         self._late = deque([*self._late, end])
-        while self._late and clock.now() < until and not self._give_up():
+        self._flush(patience)
+
+    def _flush(self, patience: float) -> None:
+        """Send what is kept, waiting up to `patience` s for a reader to take it."""
+        until = clock.now() + patience
+        while self._late:
             try:
                 self._socket.send(self._late[0], zmq.DONTWAIT)
                 self._late.popleft()
             except zmq.Again:
-                self._socket.poll(PATIENCE, zmq.POLLOUT)
+                left = until - clock.now()
+                if left <= 0 or self._give_up():
+                    return
+                self._socket.poll(min(PATIENCE, left * 1000), zmq.POLLOUT)
 
     def close(self, linger: float = 0.0) -> None:
         """Close, at the latest `linger` s after what was sent has left.

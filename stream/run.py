@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import itertools
 import json
 import os
 import selectors
@@ -422,9 +421,7 @@ def child() -> None:
         threading.Thread(target=obey, daemon=True).start()
         running.start()
         say({"ready": True})
-        while not go.wait(0.02):
-            for sender in itertools.chain(*running.senders.values()):
-                sender.flush()
+        go.wait()
         last = 0.0
 
         def watch() -> None:
