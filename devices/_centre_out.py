@@ -97,8 +97,8 @@ class CentreOut:
             "targets": self.acquired + self.timeouts,
             "acquired": self.acquired,
             "timeouts": self.timeouts,
-            "path_efficiency": float(np.mean(self.efficiency)) if self.acquired else None,
-            "time_to_target_s": float(np.mean(self.times)) if self.acquired else None,
+            "path_efficiency": round(float(np.mean(self.efficiency)), 4) if self.acquired else None,
+            "time_to_target_s": round(float(np.mean(self.times)), 4) if self.acquired else None,
         }
 
 

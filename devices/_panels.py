@@ -16,7 +16,7 @@ from rheobase.devices._feed import Feed
 
 LANES = 32
 """Most channels drawn as traces; the panel's title says how many there are."""
-LEFT, RIGHT = 74, 70
+LEFT, RIGHT = 88, 70
 """Pixels beside panels that share the axis of time, so that their times stand one above the other."""
 GROUND, GRID, INK, DIM = "#101418", "#2b333c", "#e6e9ec", "#8b96a2"
 BLUE, ORANGE, GREEN, YELLOW, RED, PINK = "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00", "#cc79a7"
@@ -142,7 +142,7 @@ class ImagePanel(Panel):
         self.time_axis()
         self.bar = self.plot.addColorBar(self.item, width=10, interactive=False, colorMap="viridis")
         self.bar.getAxis("right").setTextPen(DIM)
-        self.bar.getAxis("right").setWidth(RIGHT - 26)
+        self.bar.getAxis("right").setWidth(RIGHT - 18)
         self.say(f"{feed.spec.n} channels, {feed.spec.unit or 'no unit'}")
 
     def paint(self, t: float) -> None:
@@ -181,7 +181,7 @@ class TracesPanel(Panel):
         for curve in self.curves:
             self.plot.addItem(curve)
         step = -(-self.n // 16)
-        ticks = [(self.n - 1 - k, str(spec.channels[k])[:12]) for k in range(0, self.n, step)]
+        ticks = [(self.n - 1 - k, str(spec.channels[k])[:11]) for k in range(0, self.n, step)]
         self.plot.getAxis("left").setTicks([ticks])
         self.plot.setYRange(-0.6, self.n - 0.4, padding=0)
         self.time_axis()
