@@ -92,8 +92,9 @@ class Lsl(Source):
         self.heard = now()
         while not self.ended.is_set():
             data, stamps = self._pull(most)
-            if not len(stamps):
+            if not (len(stamps) and self.uid):
                 self._look()
+            if not len(stamps):
                 yield None
                 continue
             self.heard, self.gone = now(), False
@@ -104,10 +105,7 @@ class Lsl(Source):
                 fresh, self.fresh = self.fresh, False
             if data.dtype.kind == "f" and not (finite := np.isfinite(data)).all():
                 self.health["nonfinite"] += int((~finite.all(axis=1)).sum())
-            cuts = []
-            if self.spec.rate:
-                step = np.diff(times, prepend=last)
-                cuts = np.flatnonzero((step > self.gap + 1 / self.spec.rate) | (step < -self.gap)).tolist()
+            cuts = self._gaps(times, last)
             if fresh and not cuts:
                 cuts = [0]
             last = times[-1]
@@ -115,6 +113,17 @@ class Lsl(Source):
                 self.health["segments"] += a in cuts
                 yield Block(data[a:b], times[a:b], seq, self.health["segments"] - 1)
                 seq += b - a
+
+    def _gaps(self, times: NDArray[np.float64], last: float) -> list[int]:
+        """Where a new segment starts because of the times alone."""
+        if not self.spec.rate:
+            return []
+        most = self.gap + 1 / self.spec.rate
+        cuts = [] if -self.gap <= times[0] - last <= most else [0]
+        if len(times) > 1:
+            step = np.diff(times)
+            cuts += (np.flatnonzero((step > most) | (step < -self.gap)) + 1).tolist()
+        return cuts
 
     def _find(self) -> Any:
         """The stream, as soon as it is there."""
@@ -171,7 +180,10 @@ class Lsl(Source):
 
     def _pull(self, most: int) -> tuple[Array, NDArray[np.float64]]:
         try:
-            data, stamps = self.inlet.pull_chunk(IDLE, most, min_samples=1)
+            data, stamps = self.inlet.pull_chunk(IDLE, 1)
+            if n := self.inlet.samples_available():
+                more, later = self.inlet.pull_chunk(0.0, min(n, most))
+                data, stamps = np.concatenate([data, more]), np.concatenate([stamps, later])
         except LostError:  # liblsl does not look for an outlet without source_id again
             self.broken = True
             self.ended.wait(IDLE)
@@ -185,18 +197,18 @@ class Lsl(Source):
         return data, stamps
 
     def _look(self) -> None:
-        """Nothing comes: is the stream still there, or there again?"""
+        """Nothing comes, or from an outlet that we do not know: what is there?"""
         quiet = now() - self.heard
-        if quiet < QUIET and not self.broken:
+        if quiet < QUIET and self.uid and not self.broken:
             return
         self.resolver = self.resolver or pylsl.ContinuousResolver(forget_after=2 * QUIET)
         there = {i.uid(): i for i in self.resolver.results() if self._fits(i)}
         if there and self.uid not in there:
             info = max(there.values(), key=lambda i: i.created_at())
-            self._same(info)
-            if not self.uid:
+            same = self._same(info)
+            if same and not self.uid:
                 self.uid = info.uid()
-            elif self.broken or quiet > 3 * QUIET:  # liblsl has had its time to find it by itself
+            elif same and (self.broken or quiet > 3 * QUIET):  # liblsl has had its time to find it by itself
                 self.health["lost"] += not self.gone
                 self._open(info)
                 return
@@ -209,15 +221,21 @@ class Lsl(Source):
         if self.lost and quiet > self.lost:
             raise StreamError(f"LSL stream with {self.words} has been gone for {quiet:.1f} s")
 
-    def _same(self, info: Any) -> None:
-        new, old = _spec(info), self.spec
-        for what, now_it, had in (
+    def _same(self, info: Any) -> bool:
+        """Whether an outlet can go on where the other ended; False: it has gone again."""
+        try:
+            new, old = _spec(pylsl.StreamInlet(info).info(self.wait)), self.spec
+        except (LostError, NoAnswer):
+            return False
+        for what, is_now, was in (
             ("channels", new.n, old.n),
-            ("Hz", new.rate, old.rate),
+            ("Hz", f"{new.rate:g}", f"{old.rate:g}"),
             ("samples", new.dtype, old.dtype),
+            ("as channels", ", ".join(new.channels), ", ".join(old.channels)),
         ):
-            if now_it != had:
-                raise StreamError(f"LSL stream with {self.words} came back with {now_it} {what}, it had {had}")
+            if is_now != was:
+                raise StreamError(f"LSL stream with {self.words} came back with {is_now} {what}, it had {was}")
+        return True
 
     def _keep_time(self, ended: threading.Event) -> None:
         while not ended.wait(CHECK if self.timed.is_set() else 0.01):

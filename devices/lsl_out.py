@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from rheobase.stream.node import Sink
 
 FORMATS = {"float64": "double64", "str": "string"}
 """LSL's word for a dtype, where it differs."""
+
+
+LINGER = 0.1
+"""s between the last sample and the end of the outlet: liblsl drops what it has not sent, and has no way to wait."""
 
 
 class LslOut(Sink):
@@ -52,4 +57,6 @@ class LslOut(Sink):
         self.outlet.push_chunk(data, times)
 
     def stop(self) -> None:
+        if self.outlet is not None and self.outlet.have_consumers():
+            time.sleep(LINGER)
         self.outlet = None
