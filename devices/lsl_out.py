@@ -57,6 +57,7 @@ class LslOut(Sink):
         self.outlet.push_chunk(data, times)
 
     def stop(self) -> None:
-        if self.outlet is not None and self.outlet.have_consumers():
+        outlet = getattr(self, "outlet", None)
+        if outlet and outlet.have_consumers():
             time.sleep(LINGER)
         self.outlet = None

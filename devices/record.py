@@ -101,6 +101,8 @@ class Record(Sink):
             self._ready()
 
     def stop(self) -> None:
+        if not hasattr(self, "done"):
+            return
         self.done.set()
         with self.lock:
             try:

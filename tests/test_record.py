@@ -136,6 +136,8 @@ def test_a_run_without_a_sample_leaves_a_recording(tmp_path: Path) -> None:
     node = recorder(tmp_path, "array")
     node.start(Spec(rate=10, channels=("a",)))
     assert not node.path.exists(), "a start alone writes nothing"
+    recorder(tmp_path, "array").stop()
+    assert not node.path.exists(), "nor does what was never started"
     node.start(Spec(rate=10, channels=("a", "b")))
     node.stop()
     spec, blocks = replay(node.path, "array")
