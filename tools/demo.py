@@ -1,0 +1,137 @@
+"""`make demo`: a cursor moved by thought, from nothing to a replay, without hardware, download or screen.
+
+1. A simulated person watches a cursor move by itself for 24 s; their spikes and what they intend are recorded.
+2. A discriminative Kalman filter is fitted to that recording.
+3. The person moves the cursor by it for a minute: neurons -> LSL -> decoder -> LSL -> cursor -> eye -> neurons.
+4. The run is replayed, and every decoded sample compared with the live one, byte for byte.
+
+A window shows it where there is a screen; a picture of it is written in any case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich.console
+import rich.table
+
+from rheobase.devices.replay import Replay
+from rheobase.stream.block import StreamError
+from rheobase.stream.cli import LOST, find_graph
+from rheobase.stream.clock import now
+from rheobase.stream.graph import Graph
+from rheobase.stream.run import new_folder, run
+from rheobase.tools.fit import fit
+from rheobase.tools.replay import replay_run
+
+CALIBRATION = 24.0
+"""s: sixteen movements, as many as BrainGate's Radial-8 block shows in that time."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="demo", description="A cursor moved by thought, and its replay.")
+    parser.add_argument("--for", dest="seconds", type=float, default=60.0, metavar="S", help="closed loop, s (60)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where it all goes (default: runs/demo-DATE)")
+    given = parser.parse_args(argv)
+    try:
+        return demo(given.folder or new_folder("demo"), given.seconds, rich.console.Console())
+    except StreamError as e:
+        print(f"demo: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def demo(folder: Path, seconds: float, out: rich.console.Console) -> int:
+    """All four steps, into `folder`. Returns the exit code: 0 where nothing was lost and the replay is the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_lsl_private(folder)
+
+    out.rule(f"1  calibrate: {CALIBRATION:g} s of watching", align="left")
+    calibration = folder / "calibration"
+    if not _ran(find_graph("calibrate"), calibration, CALIBRATION):
+        return 130
+
+    out.rule("2  fit: the last fifth is held out", align="left")
+    model = folder / "models" / "cursor.npz"
+    fit(_cursor(model), "cursor", str(calibration)).show(out)
+
+    out.rule(f"3  control: {seconds:g} s of closed loop", align="left")
+    live = folder / "cursor"
+    graph = _cursor(model)
+    begin = now()
+    report = run(graph, live, seconds, status=True)
+    report.show(out)
+    out.print(score(live, begin))
+    if report.lasted < seconds - 1:
+        return 130
+
+    out.rule("4  replay", align="left")
+    same = replay_run(live, 0.0, out)
+    out.print(f"window: {live / 'window.png'}", highlight=False, soft_wrap=True)
+    return same or (0 if report.ok else LOST)
+
+
+def keep_lsl_private(folder: Path) -> None:
+    """Settings of LSL for this process and its children, unless the user has set some.
+
+    Discovery stays on this machine, and a session and ports of its own keep the demo from other streams of the
+    same names.
+    """
+    if "LSLAPICFG" in os.environ:
+        return
+    local = importlib.resources.files("rheobase.configs").joinpath("lsl_local.cfg").read_text()
+    port = 17000 + 40 * (os.getpid() % 300)
+    settings = folder.resolve() / "lsl.cfg"
+    settings.write_text(
+        f"{local}\n[lab]\nSessionID = demo{os.getpid()}\n\n"
+        f"[ports]\nMulticastPort = {port}\nBasePort = {port + 1}\nPortRange = 32\n"
+    )
+    os.environ["LSLAPICFG"] = str(settings)
+
+
+def score(live: Path, begin: float) -> rich.table.Table:
+    """How the person did, and how soon the first decoded sample came after `begin` s."""
+    task = json.loads((live / "task.json").read_text())
+    decoded = Replay(file=str(live / "recording.xdf"), stream="cursor", salvage=True)
+    decoded.start()
+    first = float(next(iter(decoded.blocks())).times[0])
+    age = task["velocity_age_s"]
+    table = rich.table.Table("closed loop", "", title="centre-out-and-back", show_header=False)
+    table.add_row("targets acquired", f"{task['acquired']} of {task['targets']} in {task['seconds']:.1f} s")
+    if task["acquired"]:
+        table.add_row("path efficiency", f"{task['path_efficiency']:.3f}")
+        table.add_row("time to target", f"{task['time_to_target_s']:.2f} s, of which 0.3 s hold")
+    table.add_row("age of the velocity that moves the cursor", f"p50 {_ms(age['p50'])}, p99 {_ms(age['p99'])}")
+    table.add_row("first decoded sample after the start", f"{first - begin:.1f} s")
+    if task["late_steps"]:
+        table.add_row(
+            "steps the simulated person began late", f"{task['late_steps']}, the worst {_ms(task['worst_lateness_s'])}"
+        )
+    return table
+
+
+def _cursor(model: Path) -> Graph:
+    graph = find_graph("cursor")
+    graph.set(f"cursor.model={json.dumps(str(model))}")
+    return graph
+
+
+def _ran(graph: Graph, folder: Path, seconds: float) -> bool:
+    """Whether it went on to the end, and Ctrl-C did not stop it."""
+    return run(graph, folder, seconds, status=True).lasted > seconds - 1
+
+
+def _ms(s: float | None) -> str:
+    return "–" if s is None else f"{1e3 * s:.1f} ms"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
