@@ -98,6 +98,12 @@ class DKF(Decoder):
         """Bins decoded, those not positive definite, those missing."""
         return {k: int(getattr(self.state, k)[0]) for k in ("bins", "nonpd", "missing")} if self.state else {}
 
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        if isinstance(self.f, dict) and set(self.f) == {"type"}:
+            found["f"] = self.f["type"]  # two ways to write one thing
+        return found
+
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
         rows = np.flatnonzero(data.rows)
         cut = round(len(rows) * self.held_out)

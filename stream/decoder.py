@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -168,12 +169,16 @@ class Decoder(Kernel):
         return x.replace(channels=tuple(out["channels"]), unit=out["unit"], dtype="float64")
 
     def settings(self) -> dict[str, Any]:
-        """Its parameters, less those that may differ between fit and run."""
-        return {k: getattr(self, k) for k in self.parameters() if k not in self.adjustable}
+        """Its parameters as plain values, less those that may differ between fit and run."""
+        found: dict[str, Any] = json.loads(
+            json.dumps({k: getattr(self, k) for k in self.parameters() if k not in self.adjustable})
+        )
+        return found
 
     def _load(self) -> None:
         if self.model and not self.learnt:
-            self.arrays, self.header = load_model(find(self.model))
+            arrays, self.header = load_model(find(self.model))
+            self.arrays = {k: a.astype(np.float64) for k, a in arrays.items()}
 
     def _suits(self, x: Spec | None) -> None:
         """Raises StreamError where what was learnt is not for this node, its parameters, or the input x."""
