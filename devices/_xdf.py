@@ -215,11 +215,12 @@ def _foreign(x: Chunks) -> dict[str, Stream]:
         c, kind = int(_text(head, "channel_count")), _text(head, "channel_format")
         labels = [_text(ch, "label") for ch in head.findall("desc/channels/channel")]
         units = {_text(ch, "unit") for ch in head.findall("desc/channels/channel")}
-        named = len(labels) == c and all(labels)
+        named = len(labels) == c and any(labels)
+        channels = tuple(x or y for x, y in zip(labels, numbered("ch", c), strict=True)) if named else numbered("ch", c)
         dtype = {"double64": "float64", "string": "str"}.get(kind, kind)
         spec = Spec(
             rate=float(_text(head, "nominal_srate") or 0),
-            channels=tuple(labels) if named else numbered("ch", c),
+            channels=channels,
             unit=units.pop() if len(units) == 1 else "",
             dtype=dtype,
         )

@@ -252,13 +252,14 @@ class Lsl(Source):
 
 def _spec(info: Any) -> Spec:
     n = info.channel_count()
-    labels = tuple(info.get_channel_labels() or ())
+    labels = info.get_channel_labels() or []
+    names = numbered("ch", n)
     units = {*(info.get_channel_units() or [""])}
     form = pylsl.lib.fmt2string[info.channel_format()]
     delay = info.desc().child_value("delay")
     return Spec(
         rate=info.nominal_srate(),
-        channels=labels if len(labels) == n and all(labels) else numbered("ch", n),
+        channels=tuple(x or y for x, y in zip(labels, names, strict=True)) if len(labels) == n else names,
         unit=units.pop() or "" if len(units) == 1 else "",
         delay=float(delay) if delay else 0.0,
         dtype=DTYPES.get(form, form),
