@@ -9,14 +9,16 @@
 /* Five one-pole low-passes in a row, s <- s + a (x - s): x (t, c), a (5), s (5, c), y (t, c). */
 INLINE void chain(const int c, long t, const double *restrict x, const double *restrict a, double *restrict s,
                   double *restrict y) {
+    double *restrict s0 = s, *restrict s1 = s + c, *restrict s2 = s + 2 * c, *restrict s3 = s + 3 * c;
+    double *restrict s4 = s + 4 * c;
     for (long k = 0; k < t; k++)
-        for (int i = 0; i < c; i++) {
-            double u = x[k * c + i];
-            for (int j = 0; j < 5; j++) {
-                s[j * c + i] += a[j] * (u - s[j * c + i]);
-                u = s[j * c + i];
-            }
-            y[k * c + i] = u;
+        for (int i = 0; i < c; i++) { /* written out, as gcc then vectorises it */
+            s0[i] += a[0] * (x[k * c + i] - s0[i]);
+            s1[i] += a[1] * (s0[i] - s1[i]);
+            s2[i] += a[2] * (s1[i] - s2[i]);
+            s3[i] += a[3] * (s2[i] - s3[i]);
+            s4[i] += a[4] * (s3[i] - s4[i]);
+            y[k * c + i] = s4[i];
         }
 }
 
@@ -156,13 +158,14 @@ INLINE void kalman(const int d, const int n, long t, const double *restrict x, c
     }
 }
 
-/* nodes/dkf.py over nodes/ridge.py: x (t, n), W (n, d), c (d), x_mean (n); A Gamma S P B (d, d), z_mean (d), y (t, d) */
+/* nodes/dkf.py over nodes/ridge.py: x (t, n), W (n, d), c (d), x_mean (n); A Gamma Q P B (d, d), z_mean (d), y (t, d) */
 INLINE void dkf(const int d, const int n, long t, const double *restrict x, const double *restrict W,
                 const double *restrict c, const double *restrict x_mean, const double *restrict A,
-                const double *restrict Gamma, const double *restrict S, const double *restrict P,
+                const double *restrict Gamma, const double *restrict Q, const double *restrict P,
                 const double *restrict B, const double *restrict z_mean, double *restrict y) {
     Belief s;
-    begin(d, S, &s);
+    begin(d, Q, &s);
+    s.begun = 1;
     for (long k = 0; k < t; k++) {
         double f[MAX_D] = {0};
         for (int i = 0; i < d; i++)
@@ -172,14 +175,20 @@ INLINE void dkf(const int d, const int n, long t, const double *restrict x, cons
             for (int i = 0; i < d; i++)
                 f[i] += xj * W[j * d + i];
         }
-        predict(d, A, Gamma, &s);
-        for (int i = 0; i < d; i++) {
-            double a = 0;
-            for (int j = 0; j < d; j++)
-                a += B[i * d + j] * (f[j] - z_mean[j]);
-            s.b[i] = a;
+        for (int i = 0; i < d; i++)
+            f[i] -= z_mean[i];
+        if (k == 0) {
+            memcpy(s.mu, f, sizeof f);
+        } else {
+            predict(d, A, Gamma, &s);
+            for (int i = 0; i < d; i++) {
+                double a = 0;
+                for (int j = 0; j < d; j++)
+                    a += B[i * d + j] * f[j];
+                s.b[i] = a;
+            }
+            correct(d, P, &s);
         }
-        correct(d, P, &s);
         for (int i = 0; i < d; i++)
             y[k * d + i] = s.mu[i] + z_mean[i];
     }
@@ -191,9 +200,9 @@ INLINE void dkf(const int d, const int n, long t, const double *restrict x, cons
         kalman(d, 96, t, x, A, Gamma, S, K, P, x_mean, z_mean, y);                                               \
     }                                                                                                            \
     void dkf_##d(long t, const double *x, const double *W, const double *c, const double *x_mean,                \
-                 const double *A, const double *Gamma, const double *S, const double *P, const double *B,        \
+                 const double *A, const double *Gamma, const double *Q, const double *P, const double *B,        \
                  const double *z_mean, double *y) {                                                              \
-        dkf(d, 96, t, x, W, c, x_mean, A, Gamma, S, P, B, z_mean, y);                                            \
+        dkf(d, 96, t, x, W, c, x_mean, A, Gamma, Q, P, B, z_mean, y);                                            \
     }
 DECODERS(4)
 DECODERS(6)

@@ -51,6 +51,8 @@ from rheobase.stream.node import Count, Kernel, NotNegative, Source, kernel, nea
 TURNS = 15
 """How often ours and the floor take turns."""
 HOP_TURNS = 5
+PATIENCE = 10.0
+"""s: the longest to wait for a message that must come."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,7 @@ def _decode(what: str, node: Decoder, X: NDArray[np.float64], d: int, scale: flo
     if isinstance(node, Kalman):
         f, given = f"kalman_{d}", (p.A, p.Gamma, a["S"], p.K, p.P, p.x_mean, p.z_mean)
     else:
-        w = node.state.weights
-        f, given = f"dkf_{d}", (p.f.W, p.f.b, p.f.x_mean, p.prior.A, p.prior.Gamma, a["S"], w.P, w.B, p.z_mean)
+        f, given = f"dkf_{d}", (p.f.W, p.f.b, p.f.x_mean, p.A, p.Gamma, p.Q, p.P, p.B, p.z_mean)
     c = floors()[f]
     call_c(c, t, X, *given, y)
     same(out.data, y)
@@ -182,19 +183,27 @@ def tuned(d: int, t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def hop(scale: float = 1.0) -> list[Row]:
     """One sample of 96 float32 at 1 kHz between two processes: `link.py` against bare PUSH and PULL."""
     n = max(20, int(2000 * scale))
-    spawn = multiprocessing.get_context("spawn")
     kinds = ["ours", "raw"] * max(1, round(HOP_TURNS * min(1.0, scale * 5)))
+    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="rheo-bench-") as folder:
         addresses = [f"ipc://{folder}/{i}" for i in range(len(kinds))]
-        child = spawn.Process(target=_send_all, args=(list(zip(kinds, addresses, strict=True)), n))
+        word, other = spawn.Pipe()
+        child = spawn.Process(target=_send_all, args=(list(zip(kinds, addresses, strict=True)), n, other), daemon=True)
         child.start()
+        other.close()
         quiet()
         ages: dict[str, list[NDArray[np.float64]]] = {"ours": [], "raw": []}
-        for kind, address in zip(kinds, addresses, strict=True):
-            got = _receive_ours(address) if kind == "ours" else _receive_raw(address)
-            ages[kind].append(np.array(got[len(got) // 10 :]))  # the first find cold caches
+        try:
+            for kind, address in zip(kinds, addresses, strict=True):
+                word.recv()
+                got = _receive_ours(address) if kind == "ours" else _receive_raw(address)
+                word.send("got it")
+                ages[kind].append(np.array(got[len(got) // 10 :]))  # the first find cold caches
+        except (EOFError, zmq.Again):
+            raise StreamError("hop: the sending process died") from None
+        finally:
+            gc.unfreeze()
         child.join(30)
-        gc.unfreeze()
     rows = []
     for q, goal in ((50, 1.25), (99, 1.5)):
         ours, floor = ([float(np.percentile(a, q)) for a in ages[kind]] for kind in ("ours", "raw"))
@@ -202,46 +211,57 @@ def hop(scale: float = 1.0) -> list[Row]:
     return rows
 
 
-def _send_all(turns: list[tuple[str, str]], n: int) -> None:
+def _send_all(turns: list[tuple[str, str]], n: int, word: Any) -> None:
     quiet()
     fine_timer()
-    data = np.random.default_rng(2).normal(size=(1, 96)).astype(np.float32)
-    spec = Spec(rate=1000, channels=numbered("x", 96), dtype="float32")
     for kind, address in turns:
-        if kind == "ours":
-            sender = Sender(address, spec)
-            time.sleep(0.3)  # until the other side is there
-            t0 = now() + 0.05
-            for k in range(n):
-                wait_until(t0 + k / 1000)
-                sender.send(Block(data, np.array([now()]), k))
-            sender.close()
-        else:
-            socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
-            socket.bind(address)
-            time.sleep(0.3)
-            t0 = now() + 0.05
-            for k in range(n):
-                wait_until(t0 + k / 1000)
-                socket.send(struct.pack("<d", now()) + data.tobytes())
-            socket.send(b"")
-            socket.close(2000)
+        word.send("next")
+        close = _send_ours(address, n) if kind == "ours" else _send_raw(address, n)
+        word.recv()
+        close()
+
+
+DATA = np.random.default_rng(2).normal(size=(1, 96)).astype(np.float32)
+
+
+def _send_ours(address: str, n: int) -> Callable[[], None]:
+    sender = Sender(address, Spec(rate=1000, channels=numbered("x", 96), dtype="float32"))
+    t0 = now() + 0.3
+    for k in range(n):
+        wait_until(t0 + k / 1000)
+        sender.send(Block(DATA, np.array([now()]), k))
+    sender.end()
+    return sender.close
+
+
+def _send_raw(address: str, n: int) -> Callable[[], None]:
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+    socket.bind(address)
+    t0 = now() + 0.3
+    for k in range(n):
+        wait_until(t0 + k / 1000)
+        socket.send(struct.pack("<d", now()) + DATA.tobytes())
+    socket.send(b"")
+    return socket.close
 
 
 def _receive_ours(address: str) -> list[float]:
     receiver = Receiver(address)
-    receiver.wait_spec(60)
+    receiver.wait_spec(30)
     got: list[float] = []
     while not receiver.ended:
-        block = receiver.receive(1.0)
+        block = receiver.receive(PATIENCE)
         if block is not None:
             got.append(now() - block.times[0])
+        elif not receiver.ended:
+            raise zmq.Again
     receiver.close()
     return got
 
 
 def _receive_raw(address: str) -> list[float]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+    socket.rcvtimeo = int(PATIENCE * 1000)
     socket.connect(address)
     got: list[float] = []
     while message := socket.recv():
