@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import math
 import zipfile
 import zlib
@@ -109,12 +110,11 @@ def npz(path: Path, salvage: bool) -> dict[str, Stream]:
 
 
 def mat(path: Path, salvage: bool) -> dict[str, Stream]:
+    raw = io.BytesIO(path.read_bytes())
     try:
-        found = scipy.io.loadmat(path)
+        found = scipy.io.loadmat(raw)
     except NotImplementedError:
         raise StreamError(f"file: {path}: a MATLAB 7.3 file; save it with -v7 in MATLAB") from None
-    except OSError:
-        raise
     except Exception as e:  # noqa: BLE001 what a damaged file makes loadmat raise has no end
         raise StreamError(f"file: {path}: damaged: {e}") from None
     return _several(path, {k: v for k, v in found.items() if not k.startswith("__")})

@@ -140,11 +140,11 @@ def _stamps(path: Path, name: str, t: Array, n: int) -> Callable[[int, int], Tim
 
 
 def _rate(t: Times) -> float:
-    """Rate of regular times, Hz, to 6 digits: nine in ten intervals within a tenth of the median. 0: irregular."""
+    """Rate of regular times, Hz, to 6 digits: nine in ten intervals within half of the median. 0: irregular."""
     step = np.diff(t)
     if len(step) < 2 or (median := float(np.median(step))) <= 0:
         return 0.0
-    near = np.mean(np.abs(step - median) <= median / 10)
+    near = np.mean(np.abs(step - median) <= median / 2)
     return float(f"{1 / median:.6g}") if near >= 0.9 else 0.0
 
 
