@@ -6,6 +6,7 @@ rate or duration. Blocks are taken in by one thread, painted by another (the mai
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import subprocess
@@ -17,10 +18,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import matplotlib
-
 from rheobase.devices._feed import Feed, Kind
 from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.clock import now
 from rheobase.stream.node import Positive, Sink, nearest
 
 try:
@@ -41,6 +41,8 @@ except ImportError as e:
 
 FRAME = 33
 """ms from one picture to the next, or more where painting takes long."""
+UNSEEN = 4.0
+"""s from one to the next where nobody looks, so that the last one holds what has been."""
 
 
 def usual(spec: Spec) -> Kind:
@@ -153,14 +155,15 @@ class View(Sink):
         if seen:
             w.show()
         timer = QTimer()
-        spent = time.thread_time()
+        spent, painted = time.thread_time(), now()
 
         def tick() -> None:
-            nonlocal spent
+            nonlocal spent, painted
             if stopped():
                 app.quit()
                 return
-            if seen and w.isVisible():
+            if (seen and w.isVisible()) or now() - painted > UNSEEN:
+                painted = now()
                 with self.lock:
                     w.paint()
             before, spent = spent, time.thread_time()
@@ -195,15 +198,24 @@ def application() -> QApplication:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     app = QApplication(["rheobase"])
     app.setQuitOnLastWindowClosed(False)  # closing the window does not stop the graph
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # the same letters everywhere, and where there are none
-    family = QFontDatabase.applicationFontFamilies(QFontDatabase.addApplicationFont(str(fonts / "DejaVuSans.ttf")))
-    app.setFont(QFont(family[0] if family else "", 9))
+    letters = font()
+    number = QFontDatabase.addApplicationFont(str(letters)) if letters else -1
+    family = QFontDatabase.applicationFontFamilies(number) if number >= 0 else [""]
+    app.setFont(QFont(family[0], 9))
     pg.setConfigOptions(antialias=True, background=GROUND, foreground=INK)
     return app
 
 
+def font() -> Path | None:
+    """The letters that come with matplotlib: the same everywhere, also where a machine has none."""
+    found = importlib.util.find_spec("matplotlib")  # to import it would take a while
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
 def visible(app: QApplication) -> bool:
-    """Whether anybody sees what is painted: where nobody does, it is painted once, for the picture."""
+    """Whether anybody can see what is painted."""
     return app.platformName() != "offscreen"
 
 

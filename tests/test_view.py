@@ -48,14 +48,16 @@ def filled(v: View, seconds: float = 12.0) -> View:
         t = begin + np.arange(1, round(seconds * (spec.rate or 1)) + 1) / (spec.rate or 1)
         if name == "task":
             x = np.zeros((len(t), spec.n))
-            x[:, 0], x[:, 1] = 0.1 * np.cos(t), 0.1 * np.sin(t)
-            x[:, 2], x[:, 4], x[:, 6] = -0.121, 0.1, 7
+            x[:, 0], x[:, 1] = 0.1 * np.cos(t - begin), 0.1 * np.sin(t - begin)
+            x[:, 2], x[:, 4], x[:, 6] = -0.121, 0.3, 7
         elif name == "rates":
             x = np.random.default_rng(0).poisson(np.linspace(0, 4, 96), (len(t), 96)).astype(float)
         elif name == "markers":
             x = np.array([[f"word {k}"] for k in range(len(t))], object)
         else:
-            x = np.stack([np.sin(3 * t), np.cos(3 * t)], axis=1) * (0.2 if name == "cursor" else 0.15)
+            x = np.stack([np.sin(3 * (t - begin)), np.cos(3 * (t - begin))], axis=1) * (
+                0.2 if name == "cursor" else 0.15
+            )
         for a in range(0, len(t), 10):
             v.take(i, Block(x[a : a + 10], t[a : a + 10], a))
     return v

@@ -30,34 +30,35 @@ from rheobase.stream.run import new_folder, run
 from rheobase.tools.fit import fit
 from rheobase.tools.replay import replay_run
 
-CALIBRATION = 24.0
-"""s: sixteen movements, as many as BrainGate's Radial-8 block shows in that time."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="demo", description="A cursor moved by thought, and its replay.")
+    parser.add_argument("--watch", type=float, default=24.0, metavar="S", help="calibration, s (24)")
     parser.add_argument("--for", dest="seconds", type=float, default=60.0, metavar="S", help="closed loop, s (60)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where it all goes (default: runs/demo-DATE)")
     given = parser.parse_args(argv)
     try:
-        return demo(given.folder or new_folder("demo"), given.seconds, rich.console.Console())
+        return demo(given.folder or new_folder("demo"), given.watch, given.seconds, rich.console.Console())
     except StreamError as e:
         print(f"demo: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
-def demo(folder: Path, seconds: float, out: rich.console.Console) -> int:
+def demo(folder: Path, watch: float, seconds: float, out: rich.console.Console) -> int:
     """All four steps, into `folder`. Returns the exit code: 0 where nothing was lost and the replay is the same."""
     folder.mkdir(parents=True, exist_ok=True)
     keep_lsl_private(folder)
 
-    out.rule(f"1  calibrate: {CALIBRATION:g} s of watching", align="left")
+    out.rule(f"1  calibrate: {watch:g} s of watching", align="left")
     calibration = folder / "calibration"
-    if not _ran(find_graph("calibrate"), calibration, CALIBRATION):
-        return 130
+    if run(find_graph("calibrate"), calibration, watch, status=True).lasted < watch - 1:
+        return INTERRUPTED
 
     out.rule("2  fit: the last fifth is held out", align="left")
     model = folder / "models" / "cursor.npz"
@@ -71,7 +72,7 @@ def demo(folder: Path, seconds: float, out: rich.console.Console) -> int:
     report.show(out)
     out.print(score(live, begin))
     if report.lasted < seconds - 1:
-        return 130
+        return INTERRUPTED
 
     out.rule("4  replay", align="left")
     same = replay_run(live, 0.0, out)
@@ -122,11 +123,6 @@ def _cursor(model: Path) -> Graph:
     graph = find_graph("cursor")
     graph.set(f"cursor.model={json.dumps(str(model))}")
     return graph
-
-
-def _ran(graph: Graph, folder: Path, seconds: float) -> bool:
-    """Whether it went on to the end, and Ctrl-C did not stop it."""
-    return run(graph, folder, seconds, status=True).lasted > seconds - 1
 
 
 def _ms(s: float | None) -> str:

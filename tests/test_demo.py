@@ -1,0 +1,59 @@
+"""The demo as a newcomer starts it, only shorter; and the graphs that it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pylsl")
+pytest.importorskip("PySide6.QtWidgets")
+
+from rheobase.devices.cursor_user import TASK
+from rheobase.stream.cli import find_graph
+
+
+@pytest.mark.parametrize("name", ["calibrate", "cursor"])
+def test_its_graphs_keep_what_blocks_out_of_the_loop(name: str) -> None:
+    graph = find_graph(name)
+    places = graph.places
+    assert {k: p.process for k, p in places.items() if p.process != "main"} == {
+        "user": "user",
+        **dict.fromkeys(("array", "task", "markers"), "acquire"),
+        "view": "view",
+        "rec": "record",
+    }
+    assert {e.policy for p in places.values() for e in p.edges if p.process == "view"} == {"drop_oldest"}
+    assert {e.policy for p in places.values() for e in p.edges if p.process != "view"} == {"block"}
+    assert set(graph["intended"].channels) < set(TASK)  # type: ignore[attr-defined]
+    assert places["user"].node.mode == ("observe" if name == "calibrate" else "control")  # type: ignore[attr-defined]
+
+
+def test_both_graphs_simulate_the_same_person_but_other_spikes() -> None:
+    calibrate, cursor = (find_graph(n)["user"] for n in ("calibrate", "cursor"))
+    same = ("brain", "neurons", "rate", "step", "speed")
+    assert [getattr(calibrate, k) for k in same] == [getattr(cursor, k) for k in same]
+    assert calibrate.seed != cursor.seed  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path) -> None:
+    """Calibration, fit, closed loop and replay; nothing lost, the replay the same to the byte, a picture of it."""
+    env = {k: v for k, v in os.environ.items() if k not in ("LSLAPICFG", "DISPLAY", "WAYLAND_DISPLAY")}
+    command = [sys.executable, "-m", "rheobase.tools.demo", "--watch", "10", "--for", "8", "--folder", "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "byte-identical" in done.stdout
+    run = tmp_path / "run" / "cursor"
+    tables = json.loads((run / "tables.json").read_text())
+    assert tables["ok"]
+    assert all(row["lost"] == 0 for row in tables["losses"] if row["policy"] == "block")
+    task = json.loads((run / "task.json").read_text())
+    assert task["acquired"] >= 1
+    assert task["velocity_age_s"]["n"] > 100
+    for name in ("cursor", "calibration"):
+        assert (tmp_path / "run" / name / "window.png").read_bytes()[:4] == b"\x89PNG"
