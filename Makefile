@@ -16,7 +16,7 @@ help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 
 demo: $(INSTALLED)  ## 60 s of closed-loop cursor control through LSL, then its replay
-	$(BIN)/rheo run demo
+	$(BIN)/python -m rheobase.tools.demo
 
 test: $(INSTALLED)  ## all tests, compiled
 	$(BIN)/python -m pytest $(ARGS)
