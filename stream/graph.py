@@ -73,16 +73,16 @@ class Graph:
         edges = [Edge(e, *_policy(type(node).policy)) if isinstance(e, str) else e for e in given]
         if name in self.places:
             raise StreamError(f"two nodes are named {name!r}")
-        for e in edges:
-            if e.source == name:
-                raise StreamError(f"node {name!r}: in: listens to itself")
-            if e.source not in self.places:
-                raise StreamError(f"node {name!r}: in: no node {e.source!r} above it{nearest(e.source, self.places)}")
         kind = type_name(type(node))
         if isinstance(node, Source) and edges:
             raise StreamError(f"node {name!r} ({kind}): in: a source listens to nothing")
         if not isinstance(node, Source) and not edges:
             raise StreamError(f"node {name!r} ({kind}): needs 'in', the node it listens to")
+        for e in edges:
+            if e.source == name:
+                raise StreamError(f"node {name!r}: in: listens to itself")
+            if e.source not in self.places:
+                raise StreamError(f"node {name!r}: in: no node {e.source!r} above it{nearest(e.source, self.places)}")
         if isinstance(node, Kernel) and len(edges) > 1:
             raise StreamError(f"node {name!r} ({kind}): in: takes one input, got {len(edges)}: merge them first")
         node.name = name

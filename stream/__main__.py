@@ -1,0 +1,5 @@
+import sys
+
+from rheobase.stream.cli import main
+
+sys.exit(main())

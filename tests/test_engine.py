@@ -1,0 +1,152 @@
+"""One process: alignment by time, order of recorded sources, warm-up, pacing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parts import Fail, Keep, Ramp, Recorded, Square, Sum
+
+from rheobase.nodes.merge import Merge
+from rheobase.stream import clock
+from rheobase.stream.block import Block, Spec, StreamError, numbered
+from rheobase.stream.engine import Align, Engine, collect
+from rheobase.stream.graph import Graph
+from rheobase.stream.node import Node
+
+
+def split(times: np.ndarray, cuts: list[int]) -> list[Block]:
+    edges = sorted({0, len(times), *(c % (len(times) + 1) for c in cuts)})
+    return [Block(times[a:b, None], times[a:b], a) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 100), max_size=5),
+    st.lists(st.integers(0, 100), max_size=5),
+    st.randoms(use_true_random=False),
+)
+def test_alignment_depends_on_times_and_not_on_arrival(cuts: list[int], cuts2: list[int], order: Any) -> None:
+    """A driver at 100 Hz and a held stream at 30 Hz, in any order of arrival within the wait."""
+    driver, held = np.arange(80) / 100, np.arange(24) / 30 + 0.003
+    specs = [Spec(rate=100, channels=("a",)), Spec(rate=30, channels=("b",))]
+    got: list[tuple[Block, Block]] = []
+    align = Align(specs, lambda *x: got.append(x))
+    queues = [split(driver, cuts), split(held, cuts2)]
+    while queues[0] or queues[1]:
+        i = order.choice([k for k in (0, 1) if queues[k]])
+        align.taker(i)(queues[i].pop(0))
+    align.finish()
+    times = np.concatenate([x.times for x, _ in got])
+    values = np.concatenate([h.data[:, 0] for _, h in got])
+    at = np.searchsorted(held, driver, "right") - 1
+    assert np.array_equal(times, driver)
+    assert np.array_equal(values, np.where(at < 0, np.nan, held[at]), equal_nan=True)
+    assert align.late == 0
+
+
+def test_a_silent_input_is_held_after_its_wait_and_what_comes_late_is_counted() -> None:
+    specs = [Spec(rate=10, channels=("a",)), Spec(rate=10, channels=("b",))]
+    got: list[Any] = []
+    align = Align(specs, lambda *x: got.append(x))
+    align.taker(0)(Block(np.zeros((31, 1)), np.arange(31) / 10))
+    done = sum(len(x) for x, _ in got)
+    assert done == 21, "all that is a second behind the newest"
+    assert np.isnan(got[0][1].data).all()
+    align.taker(1)(Block(np.ones((5, 1)), np.arange(5) / 10))
+    assert align.late == 5
+
+
+class Look(Node):
+    """Keeps the shapes that process() sees."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        self.seen: list[int] = []
+        return inputs[0]
+
+    def process(self, *x: Block) -> Block:
+        self.seen.append(len(x[0]))
+        return x[0]
+
+
+def test_nothing_of_the_warm_up_is_left() -> None:
+    graph = Graph()
+    keep, look = Keep(), Look()
+    graph.add("r", Recorded(n=10, block=5)).add("s", Sum(), "r").add("l", look, "s").add("k", keep, ["l", "s"])
+    engine = Engine(graph)
+    engine.start()
+    assert look.seen == []
+    engine.run()
+    assert look.seen == [5, 5]
+    assert [b.seq for i, b in keep.got if i == 0] == [0, 5]
+    assert keep.got[-1][1].data[-1, 0] == np.arange(10).sum()
+    assert engine.counts == {"r": 10, "s": 10, "l": 10, "k": 20}
+
+
+def test_recorded_sources_come_in_order_of_time() -> None:
+    graph = Graph()
+    graph.add("fast", Recorded(n=100, block=7)).add("slow", Recorded(n=10, rate=100.0, block=3))
+    graph.add("m", Merge(), ["fast", "slow"])
+    got = collect(graph, ["m"])["m"]
+    assert len(got) == 100
+    assert np.array_equal(got.data[:, 4], np.arange(100) // 10)
+
+
+def test_collect_refuses_what_is_live() -> None:
+    graph = Graph().add("r", Ramp()).add("s", Square(), "r")
+    with pytest.raises(StreamError, match="node 'r' is live"):
+        collect(graph, ["s"])
+
+
+def test_an_error_in_a_node_names_it_and_keeps_its_cause() -> None:
+    graph = Graph().add("r", Recorded(n=200)).add("bad", Fail(at=100), "r")
+    engine = Engine(graph)
+    engine.start()
+    with pytest.raises(StreamError, match=r"node 'bad' \(parts:Fail\): ValueError: on purpose") as e:
+        engine.run()
+    assert isinstance(e.value.__cause__, ValueError)
+
+
+def test_a_recording_is_paced_and_cut_fine() -> None:
+    graph = Graph().add("r", Recorded(n=300, block=300)).add("k", Keep(), "r")
+    keep = graph["k"]
+    engine = Engine(graph, speed=1.0)
+    engine.start()
+    begin = clock.now()
+    engine.run()
+    assert isinstance(keep, Keep)
+    assert clock.now() - begin > 0.28
+    assert max(len(b) for _, b in keep.got) <= 5
+    assert np.array_equal(np.concatenate([b.data for _, b in keep.got])[:, 0], np.arange(300))
+
+
+def test_live_sources_of_one_process_run_side_by_side() -> None:
+    graph = Graph()
+    graph.add("a", Ramp(n=150)).add("b", Ramp(n=20, rate=100.0)).add("k", Keep(), ["a", "b"])
+    engine = Engine(graph)
+    engine.start()
+    engine.run()
+    assert engine.counts == {"a": 150, "b": 20, "k": 170}
+    assert engine.ages["k"].n == 170
+
+
+def test_text_passes_and_is_held() -> None:
+    specs = [Spec(rate=10, channels=("a",)), Spec(rate=0, channels=("m",), dtype="str")]
+    got: list[Any] = []
+    align = Align(specs, lambda *x: got.append(x))
+    align.taker(1)(Block(np.array([["go"]], object), np.array([0.25])))
+    align.taker(0)(Block(np.zeros((5, 1)), np.arange(5) / 10))
+    align.finish()
+    assert [str(w) for _, h in got for w in h.data[:, 0]] == ["", "", "", "go", "go"]
+
+
+def test_channels_of_a_merge_are_told_apart() -> None:
+    graph = Graph().add("a", Recorded(n=3)).add("b", Recorded(n=3)).add("m", Merge(), ["a", "b"])
+    engine = Engine(graph)
+    engine.start()
+    assert engine.specs["m"].n == 8
+    assert len(set(engine.specs["m"].channels)) == 8
+    assert numbered("c", 2) == ("c0", "c1")
