@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -109,11 +110,14 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
         spec = source.start()
         matches[name] = Match(source, spec)
     _go(Engine(part, taps={n: m.take for n, m in matches.items()}, speed=speed), console)
+    whole = _ended_well(folder)
     bad = 0
     for name, match in matches.items():
         match.finish()
-        if match.equal == match.live == match.replayed:
-            console.print(f"{name}: all {match.live} samples are byte-identical to the live ones", highlight=False)
+        common = min(match.live, match.replayed)
+        if match.equal == common and (match.live == match.replayed or not whole):
+            cut = "" if match.live == match.replayed else f" ({match.replayed} replayed: the run was cut short)"
+            console.print(f"{name}: all {common} samples are byte-identical to the live ones{cut}", highlight=False)
             continue
         bad += 1
         where = f"; the first difference: {match.first}" if match.first else ""
@@ -126,6 +130,14 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
         return DIFFERENT
     console.print("live is replay: all decoded samples are byte-identical to the live ones", highlight=False)
     return 0
+
+
+def _ended_well(folder: Path) -> bool:
+    """Whether the run came to its end with nothing lost: then the replay must be as long as it, too."""
+    try:
+        return bool(json.loads((folder / "tables.json").read_text())["ok"])
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def replay_file(

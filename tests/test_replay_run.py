@@ -1,0 +1,136 @@
+"""Live is replay: a run with real processes and its recorder, again through its own graph."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rich.console
+import yaml
+
+from rheobase.stream.block import StreamError
+from rheobase.stream.graph import parse
+from rheobase.stream.run import run
+from rheobase.tools.replay import DIFFERENT, replay_file, replay_run
+
+GRAPH = """
+name: t
+nodes:
+  src: {type: "parts:Ramp", n: 1200, process: acquire}
+  lp:  {type: lowpass, in: src, corner: 40}
+  sq:  {type: "parts:Square", in: lp}
+  b:   {type: bins, in: lp, width: 0.02}
+  z:   {type: zscore, in: b, window: 5}
+  both: {type: merge, in: [src, z]}
+  rec: {type: record, in: [src, sq, z, both], process: record}
+"""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("live") / "run"
+    assert run(parse(GRAPH), folder).ok
+    return folder
+
+
+def replayed(folder: Path, speed: float = 0.0) -> tuple[int, str]:
+    text = io.StringIO()
+    code = replay_run(folder, speed, rich.console.Console(file=text, width=200))
+    return code, text.getvalue()
+
+
+@pytest.mark.parametrize("speed", [0.0, 4.0])
+def test_all_that_was_computed_comes_out_again_to_the_byte(live: Path, speed: float) -> None:
+    code, said = replayed(live, speed)
+    assert code == 0
+    assert "z: all 60 samples are byte-identical to the live ones" in said
+    assert "both: all 1200 samples" in said
+    assert "live is replay: all decoded samples are byte-identical to the live ones" in said
+
+
+def test_another_parameter_is_another_run(live: Path, tmp_path: Path) -> None:
+    shutil.copytree(live, tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["nodes"]["lp"]["corner"] = 40.000001
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    code, said = replayed(tmp_path / "run")
+    assert code == DIFFERENT
+    assert "sq: 1200 live, 1200 replayed" in said
+    assert "the first difference: sample" in said
+    assert "the replay is not the run" in said
+
+
+def test_one_changed_bit_of_the_recording_is_found(live: Path, tmp_path: Path) -> None:
+    shutil.copytree(live, tmp_path / "run")
+    file = tmp_path / "run" / "recording.xdf"
+    raw = bytearray(file.read_bytes())
+    value = np.float32(600).tobytes() * 4
+    at = bytes(raw).find(value)
+    assert at > 0
+    raw[at] ^= 1  # the lowest bit of one sample of the source
+    file.write_bytes(bytes(raw))
+    assert replayed(tmp_path / "run")[0] == DIFFERENT
+
+
+def test_a_recording_that_was_cut_short_is_compared_as_far_as_it_goes(live: Path, tmp_path: Path) -> None:
+    shutil.copytree(live, tmp_path / "run")
+    file = tmp_path / "run" / "recording.xdf"
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * 0.7)])
+    (tmp_path / "run" / "tables.json").unlink()
+    code, said = replayed(tmp_path / "run")
+    assert code == 0
+    assert "byte-identical" in said
+    shutil.copy(live / "tables.json", tmp_path / "run")
+    assert replayed(tmp_path / "run")[0] == DIFFERENT, "a run that ended well has a whole recording"
+
+
+def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StreamError, match="not a run directory"):
+        replayed(tmp_path)
+    (tmp_path / "config.yaml").write_text('nodes: {src: {type: "parts:Ramp"}}')
+    with pytest.raises(StreamError, match="no record node"):
+        replayed(tmp_path)
+
+
+def test_a_source_that_was_not_recorded_is_named(tmp_path: Path) -> None:
+    text = GRAPH.replace("in: [src, sq, z, both], process", "in: [sq], process").replace("n: 1200", "n: 50")
+    assert run(parse(text), tmp_path / "run").ok
+    with pytest.raises(StreamError, match="source 'src' was not recorded, and sq need it"):
+        replayed(tmp_path / "run")
+
+
+def test_any_recording_goes_through_a_graph(live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = io.StringIO()
+    graph = parse(
+        "name: other\nnodes:\n  src: {type: lsl, stream: {name: X}}\n"
+        '  sq: {type: "parts:Square", in: src}\n  k: {type: "parts:Keep", in: sq}'
+    )
+    console = rich.console.Console(file=text, width=200)
+    assert replay_file(str(live / "recording.xdf"), graph, (), 0.0, console) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert np.array_equal(np.loadtxt(folder / "k.txt"), np.arange(1200.0) ** 2)
+
+
+def test_a_recording_alone_is_read_through(live: Path) -> None:
+    text = io.StringIO()
+    assert replay_file(str(live / "recording.xdf"), None, (), 0.0, rich.console.Console(file=text, width=200)) == 0
+    row = next(line for line in text.getvalue().splitlines() if " z " in line)
+    assert [w.strip() for w in row.split("│")[1:-1]][:6] == ["z", "float64", "50", "4", "60", "1"]
+
+
+def test_a_source_without_a_stream_is_named(live: Path) -> None:
+    graph = parse('nodes: {eeg: {type: lsl, stream: {name: srcc}}, k: {type: "parts:Keep", in: eeg}}')
+    with pytest.raises(StreamError, match="no stream for source 'eeg'; did you mean 'src'"):
+        replay_file(str(live / "recording.xdf"), graph, (), 0.0, rich.console.Console(file=io.StringIO()))
+
+
+def test_pace(live: Path) -> None:
+    begin = time.monotonic()
+    replayed(live, 2.0)
+    assert time.monotonic() - begin > 0.55, "1.2 s at twice the speed"
