@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StreamError as e:
         if given.debug:
             traceback.print_exc()
-        print(f"rheo: {e}", file=sys.stderr)
+        where = f"{given.origin}: " if str(e).startswith("node ") and hasattr(given, "origin") else ""
+        print(f"rheo: {where}{e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -66,6 +67,7 @@ def find_graph(name: str) -> Graph:
 
 def _graph(given: argparse.Namespace) -> Graph:
     graph = find_graph(given.graph)
+    given.origin = graph.origin
     for change in given.set or ():
         graph.set(change)
     return graph
