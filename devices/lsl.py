@@ -62,12 +62,15 @@ class Lsl(Source):
     lost: NotNegative = 0.0
     """Gone for longer than this is an error, s; 0: wait for it for ever, with a warning in the log."""
 
-    def start(self, *inputs: Spec) -> Spec:
+    def check(self) -> None:
         for key in self.stream:
             if key not in PROPERTIES:
                 raise StreamError(f"stream: unknown property {key!r}{nearest(key, PROPERTIES)}")
         if not self.stream:
             raise StreamError(f"stream: say which one, by {', '.join(PROPERTIES)}")
+
+    def start(self, *inputs: Spec) -> Spec:
+        self.check()
         self.lock, self.timed, self.fresh = threading.Lock(), threading.Event(), True
         self.stop()
         self.words = " and ".join(f"{k} {v!r}" for k, v in self.stream.items())
@@ -99,6 +102,11 @@ class Lsl(Source):
                 continue
             self.heard, self.gone = now(), False
             while not self.timed.wait(IDLE):
+                if now() - self.heard > self.wait:
+                    raise StreamError(
+                        f"LSL stream with {self.words}: its host does not answer what time it is there; "
+                        "are the UDP ports of LSL (16572-16604) closed?"
+                    )
                 yield None
             with self.lock:
                 times = self.offset.times(stamps)

@@ -53,7 +53,17 @@ class Replay(Source):
     salvage: bool = False
     """Take what is whole of a file that was cut short or damaged, up to the damage, instead of an error."""
 
+    def check(self) -> None:
+        if not self.file.startswith("data:"):  # those may have to be fetched first
+            self._plan()
+
     def start(self, *inputs: Spec) -> Spec:
+        spec, self.found, self.stamps, self.columns, self.starts = self._plan()
+        self.step = min(self.chunk, max(1, round(spec.rate))) if spec.rate else self.chunk
+        return spec
+
+    def _plan(self) -> tuple[Spec, Stream, Callable[[int, int], Times], list[int], list[tuple[int, int, int]]]:
+        """What is given: its Spec, stream, times, columns, and (index, seq, segment) of where segments start."""
         path = find(self.file)
         found = _read(path, self.salvage)
         s = self._one(path, found)
@@ -92,9 +102,8 @@ class Replay(Source):
             if not rate:
                 raise StreamError(f"rate: {path} has no times: give its rate in Hz, or its times by name")
             stamps = lambda a, b: np.arange(a, b) / rate  # noqa: E731
-        self.found, self.stamps, self.columns, self.starts = s, stamps, columns, starts
-        self.step = min(self.chunk, max(1, round(rate))) if rate else self.chunk
-        return s.spec.replace(rate=rate, channels=self.channels or labels, unit=self.unit or s.spec.unit)
+        spec = s.spec.replace(rate=rate, channels=self.channels or labels, unit=self.unit or s.spec.unit)
+        return spec, s, stamps, columns, starts
 
     def blocks(self) -> Iterator[Block]:
         s = self.found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -274,6 +276,18 @@ def test_an_outlet_that_stays_away_is_an_error(name: str, opened: Any, sender: A
     p.kill()
     with pytest.raises(StreamError, match=f"LSL stream with name '{name}' has been gone for 1\\.[5-9] s"):
         take(blocks, lambda g: False)
+
+
+def test_a_host_that_does_not_tell_its_time_is_an_error(name: str, opened: Any, sender: Any) -> None:
+    """Samples have come, and then the sender answers nothing any more (before its clock was measured: that takes
+    liblsl half a second)."""
+    p = sender(n=1000)
+    assert pylsl.resolve_byprop("name", name, 1, 20)
+    node = opened(name, wait=2)
+    time.sleep(0.1)
+    p.send_signal(signal.SIGSTOP)
+    with pytest.raises(StreamError, match=f"LSL stream with name '{name}': its host does not answer what time it is"):
+        take(node.blocks(), lambda g: bool(g))
 
 
 def may_shift_time() -> bool:

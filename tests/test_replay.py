@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -147,6 +148,18 @@ def test_matlab(tmp_path: Path) -> None:
     assert joined(replay(file, stream="flag", rate=1)[1])[0].tolist() == [[1], [0]]
     with pytest.raises(StreamError, match=r"stream: .*x\.mat has no stream 'inu'; did you mean 'imu'"):
         replay(file, stream="inu", rate=1)
+
+
+def test_a_check_reads_the_file_and_leaves_the_node_as_it_was(tmp_path: Path) -> None:
+    """A graph is checked in one process and run in others: a checked node must still travel."""
+    file = tmp_path / "x.csv"
+    with pytest.raises(StreamError, match=r"no file .*x\.csv"):
+        Replay(file=str(file), rate=1).check()
+    file.write_text("1,2\n3,4\n")
+    node = Replay(file=str(file), rate=1)
+    node.check()
+    there = pickle.loads(pickle.dumps(node))
+    assert there.start().n == 2
 
 
 def test_channels_by_name(tmp_path: Path) -> None:
