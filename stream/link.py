@@ -173,9 +173,9 @@ class Sender:
         self._late: deque[bytes] = deque(maxlen=keep or 1)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
         # small marks let what is old be dropped here and not wait on the way
-        self._socket.sndhwm = {"block": HIGH_WATER, "latest": 1}.get(policy, keep)
+        self._socket.set(zmq.SNDHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
         if policy == "latest":
-            self._socket.conflate = True
+            self._socket.set(zmq.CONFLATE, 1)
         try:
             self._socket.bind(address)
         except zmq.ZMQError as e:
@@ -230,7 +230,7 @@ class Sender:
                 left = until - clock.now()
                 if left <= 0 or self._give_up():
                     return
-                self._socket.poll(min(PATIENCE, left * 1000), zmq.POLLOUT)
+                self._socket.poll(int(min(PATIENCE, left * 1000)), zmq.POLLOUT)
 
     def close(self, linger: float = 0.0) -> None:
         """Close, at the latest `linger` s after what was sent has left.
@@ -255,10 +255,10 @@ class Receiver:
         self._shift = self._expected = self._timeout = 0
         self._kept: deque[bytes] = deque(maxlen=keep or None)
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-        self.socket.rcvhwm = {"block": HIGH_WATER, "latest": 1}.get(policy, keep)
-        self.socket.maxmsgsize = LARGEST
+        self.socket.set(zmq.RCVHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
+        self.socket.set(zmq.MAXMSGSIZE, LARGEST)
         if policy == "latest":
-            self.socket.conflate = True
+            self.socket.set(zmq.CONFLATE, 1)
         self.socket.connect(address)
 
     def wait_spec(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> Spec:
@@ -294,7 +294,8 @@ class Receiver:
                 return None
         ms = max(1, int(timeout * 1000))
         if ms != self._timeout:
-            self._timeout = socket.rcvtimeo = ms
+            self._timeout = ms
+            socket.set(zmq.RCVTIMEO, ms)
         try:
             return self._take(socket.recv())
         except zmq.Again:

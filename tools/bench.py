@@ -261,7 +261,7 @@ def _receive_ours(address: str) -> list[float]:
 
 def _receive_raw(address: str) -> list[float]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-    socket.rcvtimeo = int(PATIENCE * 1000)
+    socket.set(zmq.RCVTIMEO, int(PATIENCE * 1000))
     socket.connect(address)
     got: list[float] = []
     while message := socket.recv():
