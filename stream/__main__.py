@@ -1,5 +1,8 @@
+"""`python -m rheobase.stream` is the command `rheo`."""
+
 import sys
 
 from rheobase.stream.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

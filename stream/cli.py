@@ -157,7 +157,7 @@ def _nodes(given: argparse.Namespace) -> int:
         OUT.print(f"[bold]{given.type}[/bold] ({_kind(cls)})\n", highlight=False)
         print(inspect.cleandoc(cls.__doc__ or "") + "\n")
         table = rich.table.Table("parameter", "type", "default", "meaning")
-        defaults = {f.name: f for f in cls.__dataclass_fields__.values()}  # type: ignore[attr-defined]
+        defaults = {f.name: f for f in cls.__dataclass_fields__.values()}
         for key, meaning in cls.meanings().items():
             table.add_row(key, _type_words(cls.parameters()[key]), _default(defaults[key]), rich.markup.escape(meaning))
         OUT.print(table)
@@ -182,10 +182,17 @@ def _kind(cls: type) -> str:
 
 def _type_words(hint: Any) -> str:
     if getattr(hint, "__metadata__", None):
-        bounds = [f"{k} {v:g}" for m in hint.__metadata__ for k in ("gt", "ge", "lt", "le") if (v := getattr(m, k)) is not None]
+        bounds = [
+            f"{k} {v:g}"
+            for m in hint.__metadata__
+            for k in ("gt", "ge", "lt", "le")
+            if (v := getattr(m, k)) is not None
+        ]
         signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
         return " ".join([_type_words(hint.__origin__), *(signs[b.split()[0]] + " " + b.split()[1] for b in bounds)])
-    return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("typing.", "")
+    return (
+        hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("typing.", "")
+    )
 
 
 def _default(field: Any) -> str:
@@ -248,7 +255,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    def command(name: str, do: Callable[[argparse.Namespace], int], text: str, more: str = "") -> argparse.ArgumentParser:
+    def command(
+        name: str, do: Callable[[argparse.Namespace], int], text: str, more: str = ""
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}")
         sub.set_defaults(do=do)
         return sub
@@ -257,7 +266,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("graph", metavar="GRAPH", help="a YAML file, or the name of an embedded graph")
         sub.add_argument("--set", action="append", metavar="NODE.KEY=VALUE", help="change a parameter; may be repeated")
 
-    sub = command("run", _run, "run a graph until its sources end, or Ctrl-C", f"Exit code {LOST}: a block edge lost samples.")
+    sub = command(
+        "run", _run, "run a graph until its sources end, or Ctrl-C", f"Exit code {LOST}: a block edge lost samples."
+    )
     graph_of(sub)
     sub.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds")
     sub.add_argument("--folder", metavar="DIR", help="the run directory (default: runs/NAME-DATE)")

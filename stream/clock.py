@@ -66,5 +66,10 @@ class Ages:
         return min(self.LOW * math.exp(i * self.STEP), self.max)
 
     def table(self) -> dict[str, float]:
-        return {"n": self.n, "p50": self.quantile(0.5), "p99": self.quantile(0.99), "p99.9": self.quantile(0.999),
-                "max": self.max if self.n else math.nan}
+        return {
+            "n": self.n,
+            "p50": self.quantile(0.5),
+            "p99": self.quantile(0.99),
+            "p99.9": self.quantile(0.999),
+            "max": self.max if self.n else math.nan,
+        }

@@ -261,7 +261,9 @@ class Engine:
                     self._address(n, i, name) for (n, i) in self.receivers if self.here[n].edges[i].source == name
                 }
                 for n in (1, 4):
-                    data = np.full((n, spec.n), "", object) if spec.dtype == "str" else np.zeros((n, spec.n), spec.dtype)
+                    data = (
+                        np.full((n, spec.n), "", object) if spec.dtype == "str" else np.zeros((n, spec.n), spec.dtype)
+                    )
                     for address in addresses:
                         self.push(address, Block(data, np.arange(n) / (spec.rate or 1.0)))
         finally:
@@ -332,7 +334,9 @@ class Engine:
                 wait = IDLE
             else:
                 ready = [n for n, r in open_.items() if r.waiting]
-                ready += [n for s, _ in poller.poll(0 if ready else IDLE * 1000) if (n := by_socket[s]) not in ready]
+                ready += [
+                    n for s, _ in poller.poll(0 if ready else int(IDLE * 1000)) if (n := by_socket[s]) not in ready
+                ]
                 wait = 0.0
             for name in ready:
                 receiver = open_[name]
@@ -343,7 +347,7 @@ class Engine:
                         break
                     yield name, block
                     wait = 0.0
-                if receiver.ended or (receiver.address in self.dead and not receiver.socket.poll(IDLE * 1000)):
+                if receiver.ended or (receiver.address in self.dead and not receiver.socket.poll(int(IDLE * 1000))):
                     poller.unregister(receiver.socket)
                     del open_[name]
 

@@ -271,13 +271,13 @@ def _values(node: Node) -> dict[str, Any]:
     return {k: msgspec.to_builtins(getattr(node, k)) for k in type(node).parameters()}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Safe, and refuses a key that stands twice (YAML alone keeps the last in silence)."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key, _ in node.value:
-            word = self.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
+            word = self.construct_object(key, deep=True)
             if isinstance(word, list | dict):
                 raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if word in seen:

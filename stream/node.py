@@ -121,7 +121,7 @@ class Node:
     def parameters(cls) -> dict[str, Any]:
         """Its parameters and their types."""
         hints = typing.get_type_hints(cls, include_extras=True)
-        return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
     @classmethod
     def make(cls: type[N], **values: Any) -> N:
@@ -138,7 +138,7 @@ class Node:
                 done[key] = msgspec.convert(value, types[key], strict=False)
             except msgspec.ValidationError as e:
                 raise StreamError(f"{key}: {str(e)[:1].lower()}{str(e)[1:]}") from None
-        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        for f in dataclasses.fields(cls):
             empty = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             if f.init and empty and f.name not in done:
                 raise StreamError(f"needs {f.name!r}")
@@ -155,7 +155,7 @@ class Node:
             assert isinstance(body, ast.ClassDef)
             for line, after in zip(body.body, body.body[1:], strict=False):
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                    text = after.value.value if _is_text(after) else ""  # type: ignore[attr-defined]
+                    text = after.value.value if _is_text(after) else ""
                     found[line.target.id] = " ".join(text.split())
         return {k: found.get(k, "") for k in cls.parameters()}
 

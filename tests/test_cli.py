@@ -93,9 +93,7 @@ def test_nodes_lists_all_and_says_all_about_one(capsys: pytest.CaptureFixture[st
         (["new", "node", "bins"], "'bins': a node of this type is there"),
     ],
 )
-def test_wrong_input_gets_one_line(
-    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
-) -> None:
+def test_wrong_input_gets_one_line(here: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     (here / "bad.yaml").write_text("nodes: {k: {type: replay, file: gone.csv}}")
     assert rheo(*words) == 1
     err = capsys.readouterr().err

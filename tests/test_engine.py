@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from rheobase.stream.node import Node
 
 def split(times: np.ndarray, cuts: list[int]) -> list[Block]:
     edges = sorted({0, len(times), *(c % (len(times) + 1) for c in cuts)})
-    return [Block(times[a:b, None], times[a:b], a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [Block(times[a:b, None], times[a:b], a) for a, b in itertools.pairwise(edges)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,19 +53,25 @@ def graph_of(kinds: list[int], parents: list[int]) -> Graph:
     return graph
 
 
-def outputs(graph: Graph, data: np.ndarray, times: np.ndarray, segments: np.ndarray, cuts: list[int]) -> dict[str, bytes]:
+def outputs(
+    graph: Graph, data: np.ndarray, times: np.ndarray, segments: np.ndarray, cuts: list[int]
+) -> dict[str, bytes]:
     """Bytes of everything that every node gives, whatever its blocks."""
     got: dict[str, list[Block]] = {name: [] for name in graph}
     engine = Engine(graph, taps={name: got[name].append for name in graph})
     engine.start()
     edges = sorted({0, len(data), *cuts, *(np.flatnonzero(np.diff(segments)) + 1)})
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         engine.push("x", Block(data[a:b], times[a:b], a, int(segments[a])))
     return {name: packed(blocks) for name, blocks in got.items()}
 
 
 def packed(blocks: list[Block]) -> bytes:
-    rows = [(int(b.seq) + i, int(b.segment), b.times[i].tobytes(), b.data[i].tobytes()) for b in blocks for i in range(len(b))]
+    rows = [
+        (int(b.seq) + i, int(b.segment), b.times[i].tobytes(), b.data[i].tobytes())
+        for b in blocks
+        for i in range(len(b))
+    ]
     return repr(rows).encode()
 
 
@@ -72,7 +79,7 @@ def alone(graph: Graph, data: np.ndarray, times: np.ndarray, segments: np.ndarra
     """The same without fusing: each kernel in a loop of its own, fed with what its parent gave."""
     engine_specs: dict[str, Spec] = {"x": graph["x"].start()}  # type: ignore[dict-item]
     edges = [0, *(np.flatnonzero(np.diff(segments)) + 1), len(data)]
-    got = {"x": [Block(data[a:b], times[a:b], a, int(segments[a])) for a, b in zip(edges, edges[1:], strict=False)]}
+    got = {"x": [Block(data[a:b], times[a:b], a, int(segments[a])) for a, b in itertools.pairwise(edges)]}
     for name, place in graph.places.items():
         if isinstance(place.node, Kernel):
             loop = Loop([place.node], [-1], [0])
@@ -201,5 +208,5 @@ def test_state_of_another_type_is_refused(bad: np.ndarray) -> None:
             self.state = OneState(bad)
             return x
 
-    with pytest.raises(TypeError, match="OneState.z must be float64 or int64"):
+    with pytest.raises(TypeError, match=r"OneState\.z must be float64 or int64"):
         Loop([K()], [-1], [0]).start(Spec(rate=1, channels=numbered("x", 2)))

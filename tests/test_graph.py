@@ -100,7 +100,11 @@ def test_set_changes_a_parameter() -> None:
         ("n: 10,", "n: 10, in: b,", "node 'raw' (parts:Ramp): in: a source listens to nothing"),
         ("  b:  ", "  raw:", "line 4: 'raw' stands here twice"),
         ("policy: latest", "policy: newest", "node 'k': in: unknown policy 'newest'"),
-        ("policy: latest", "policy: drop_oldest", "node 'k': in: policy 'drop_oldest': write block, latest, or drop_oldest: n"),
+        (
+            "policy: latest",
+            "policy: drop_oldest",
+            "node 'k': in: policy 'drop_oldest': write block, latest, or drop_oldest: n",
+        ),
         ("parts:Keep", "parts:Kept", "no class 'Kept' in parts; did you mean 'Keep'?"),
         ("parts:Keep", "nowhere:Keep", "no module 'nowhere'"),
         ("parts:Keep", "math:pi", "is not a rheobase Node"),
@@ -139,7 +143,9 @@ def test_needed_parameters_are_asked_for() -> None:
         parse("nodes: {r: {type: replay}}")
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda f: f.stem
+)
 def test_every_config_that_comes_along_is_read(file: Path) -> None:
     graph = read(file)
     assert graph.places

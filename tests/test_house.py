@@ -15,6 +15,9 @@ LONG = 300
 LONGER: dict[str, str] = {
     # file: why it is longer than LONG lines and still one thing
     "stream/fuse.py": "writing, laying out and compiling one loop: its parts make no sense apart",
+    "stream/engine.py": "wiring, running and aligning the nodes of one process: a listener knows all three",
+    "stream/link.py": "the format of a frame and the two ends that keep to it",
+    "stream/run.py": "one conversation between a parent and its children, both sides of it",
 }
 SEES = {"stream": {"stream"}, "nodes": {"stream", "nodes"}, "devices": {"stream", "devices"}}
 OPTIONAL = {"pylsl", "PySide6", "pyqtgraph", "torch", "matplotlib"}
@@ -48,7 +51,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", sources(*SEES), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_imports_go_one_way(path: Path) -> None:
     seen = {m.split(".")[1] for m in imports(ast.parse(path.read_text())) if m.startswith("rheobase.")}
-    assert seen <= SEES[path.parent.name]
+    door = {"tools"} if path.name == "cli.py" else set()  # rheo opens each tool when it is asked for
+    assert seen <= SEES[path.parent.name] | door
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,16 @@ def alive(folder: Path) -> list[str]:
 def command(folder: Path, text: str, *more: str) -> subprocess.Popen[str]:
     (folder / "g.yaml").write_text("name: t\nnodes:\n" + text)
     return subprocess.Popen(
-        [sys.executable, "-m", "rheobase.stream", "run", str(folder / "g.yaml"), "--folder", str(folder / "run"), *more],
+        [
+            sys.executable,
+            "-m",
+            "rheobase.stream",
+            "run",
+            str(folder / "g.yaml"),
+            "--folder",
+            str(folder / "run"),
+            *more,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

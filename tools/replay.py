@@ -13,7 +13,7 @@ import rich.table
 
 from rheobase.devices.record import Record
 from rheobase.devices.replay import Replay, streams
-from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import find
 from rheobase.stream.graph import Graph, read
@@ -75,7 +75,7 @@ class Match:
             self.first = f"sample {new.seq + i} at {new.times[i]:.6f} s"
 
 
-def _bytes(x: np.ndarray, width: int) -> np.ndarray:  # type: ignore[type-arg]
+def _bytes(x: Array, width: int) -> Array:
     return np.ascontiguousarray(x).view(np.uint8).reshape(-1, width)
 
 
