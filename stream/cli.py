@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.resources
-import inspect
 import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import rich.console
-import rich.markup
 import rich.table
 
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import Graph, read
-from rheobase.stream.node import Kernel, Sink, Source, load, nearest, types
+from rheobase.stream.node import Sink, Source, nearest
 
 OUT = rich.console.Console()
 
@@ -152,57 +149,13 @@ def _mermaid(given: argparse.Namespace) -> int:
 
 
 def _nodes(given: argparse.Namespace) -> int:
+    from rheobase.tools.nodes import show_all, show_one
+
     if given.type:
-        cls = load(given.type)
-        OUT.print(f"[bold]{given.type}[/bold] ({_kind(cls)})\n", highlight=False)
-        print(inspect.cleandoc(cls.__doc__ or "") + "\n")
-        table = rich.table.Table("parameter", "type", "default", "meaning")
-        defaults = {f.name: f for f in cls.__dataclass_fields__.values()}
-        for key, meaning in cls.meanings().items():
-            table.add_row(key, _type_words(cls.parameters()[key]), _default(defaults[key]), rich.markup.escape(meaning))
-        OUT.print(table)
-        return 0
-    table = rich.table.Table("type", "kind", "what it does")
-    for word in types():
-        try:
-            cls = load(word)
-        except StreamError as e:
-            table.add_row(word, "?", str(e))
-            continue
-        table.add_row(word, _kind(cls), rich.markup.escape((cls.__doc__ or "").strip().split("\n")[0]))
-    OUT.print(table)
+        show_one(given.type, OUT)
+    else:
+        show_all(OUT)
     return 0
-
-
-def _kind(cls: type) -> str:
-    return next(k.__name__.lower() for k in (Kernel, Source, Sink, object) if issubclass(cls, k)).replace(
-        "object", "node"
-    )
-
-
-def _type_words(hint: Any) -> str:
-    if getattr(hint, "__metadata__", None):
-        bounds = [
-            f"{k} {v:g}"
-            for m in hint.__metadata__
-            for k in ("gt", "ge", "lt", "le")
-            if (v := getattr(m, k)) is not None
-        ]
-        signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-        return " ".join([_type_words(hint.__origin__), *(signs[b.split()[0]] + " " + b.split()[1] for b in bounds)])
-    return (
-        hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("typing.", "")
-    )
-
-
-def _default(field: Any) -> str:
-    import dataclasses
-
-    if field.default is not dataclasses.MISSING:
-        return repr(field.default)
-    if field.default_factory is not dataclasses.MISSING:
-        return repr(field.default_factory())
-    return "(needed)"
 
 
 def _bench(given: argparse.Namespace) -> int:

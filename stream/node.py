@@ -155,7 +155,7 @@ class Node:
             assert isinstance(body, ast.ClassDef)
             for line, after in zip(body.body, body.body[1:], strict=False):
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                    text = after.value.value if _is_text(after) else ""
+                    text = after.value.value if _is_text(after) else ""  # type: ignore[attr-defined]
                     found[line.target.id] = " ".join(text.split())
         return {k: found.get(k, "") for k in cls.parameters()}
 
