@@ -172,10 +172,10 @@ class Lsl(Source):
             raise StreamError(f"rate: {what} has {spec.rate:g} Hz, not {self.rate:g} Hz")
 
     def _open(self, info: Any) -> None:
-        """Connect to an outlet. What comes from it is a new segment, on a clock still to be compared with ours."""
+        """Make ready for an outlet; the first pull opens its stream, so that nothing of before lies about. What
+        comes from it is a new segment, on a clock still to be compared with ours."""
         # recover=True keeps what has arrived when the connection breaks; without it liblsl drops that
         self.inlet = pylsl.StreamInlet(info, recover=True, as_numpy=True)
-        self.inlet.open_stream(self.wait)
         self.uid, self.here = info.uid(), info.hostname() == platform.node()
         self.resolver: Any = None
         self.broken = self.gone = False

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -194,6 +193,18 @@ def test_samples_that_are_not_finite_are_counted_and_passed_on(name: str, opened
     assert node.health["nonfinite"] == 2
 
 
+def test_what_was_sent_before_the_run_began_is_not_delivered(name: str, opened: Any) -> None:
+    out = outlet(name)
+    node = opened(name)
+    out.push_chunk(np.zeros((100, 2), np.float32), now())
+    blocks = node.blocks()
+    next(blocks)
+    assert out.wait_for_consumers(10)
+    out.push_chunk(np.ones((5, 2), np.float32), now())
+    got = take(blocks, lambda g: count(g) >= 5)
+    assert np.array_equal(np.concatenate([b.data for b in got]), np.ones((5, 2)))
+
+
 # ---- outlets that come and go
 
 
@@ -283,11 +294,11 @@ def test_a_host_that_does_not_tell_its_time_is_an_error(name: str, opened: Any, 
     liblsl half a second)."""
     p = sender(n=1000)
     assert pylsl.resolve_byprop("name", name, 1, 20)
-    node = opened(name, wait=2)
-    time.sleep(0.1)
+    blocks = opened(name, wait=2).blocks()
+    assert next(blocks) is None
     p.send_signal(signal.SIGSTOP)
     with pytest.raises(StreamError, match=f"LSL stream with name '{name}': its host does not answer what time it is"):
-        take(node.blocks(), lambda g: bool(g))
+        take(blocks, bool)
 
 
 def may_shift_time() -> bool:
