@@ -70,16 +70,15 @@ class Frame(NamedTuple):
 def pack(block: Block, dtype: str, stream: int = 0, virtual: bool = False) -> bytes:
     """A SAMPLES frame."""
     n, c = block.data.shape
+    code = DTYPES.index(dtype)
     if dtype == "str":
         words = [str(w).encode() for w in block.data.ravel()]
         values = b"".join(struct.pack("<I", len(w)) + w for w in words)
     else:
-        values = np.ascontiguousarray(block.data, dtype).tobytes()
+        values = np.asarray(block.data, _KEPT[code]).tobytes()
     first = block.times[0] if n else 0.0
-    head = HEADER.pack(
-        MAGIC, VERSION, SAMPLES, DTYPES.index(dtype), virtual, stream, n, c, block.segment, block.seq, first
-    )
-    return head + np.ascontiguousarray(block.times, np.float64).tobytes() + values
+    head = HEADER.pack(MAGIC, VERSION, SAMPLES, code, virtual, stream, n, c, block.segment, block.seq, first)
+    return head + np.asarray(block.times, _TIME).tobytes() + values
 
 
 def pack_spec(spec: Spec, stream: int = 0, virtual: bool = False) -> bytes:
