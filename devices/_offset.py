@@ -12,7 +12,7 @@ class Offset:
     """Sender's stamp s -> our time s + c(s), with c continuous and |dc/ds| <= `SLEW`, so that order is kept.
 
     The target is a line through the last estimates: its slope is the median of the slopes of all pairs (Theil-Sen),
-    so that one estimate in three may be wrong. c closes in on it within about `HORIZON`. Two estimates in a row that
+    so that one estimate in four may be wrong. c closes in on it within about `HORIZON`. Two estimates in a row that
     lie more than `JUMP` off are a new clock.
 
     On one host there is one clock: there, what liblsl measures (some 10 us) is noise, and c is 0.
@@ -32,6 +32,7 @@ class Offset:
         self.seen: deque[tuple[float, float]] = deque(maxlen=60)
         self.astray: tuple[float, float] | None = None
         self.at, self.c, self.slope = 0.0, 0.0, 0.0
+        self.last: float | None = None
 
     def measured(self, t: float, offset: float) -> bool:
         """An estimate made at t s of our clock. True where it shows a new clock; c has jumped then."""
@@ -51,16 +52,20 @@ class Offset:
         elif first:
             self.at, self.c, self.slope = s, offset, 0.0
         else:
-            self.at, self.c = s, self._c(s)
+            # The course changes at the last stamp given, so that none moves; stamps need not be of LSL's clock.
+            at = s if self.last is None else self.last
+            self.at, self.c = at, self.c + self.slope * (at - self.at)
             want = (self._line(s + self.HORIZON) - self.c) / self.HORIZON
             self.slope = min(max(want, -self.SLEW), self.SLEW)
         return jump
 
     def times(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.last is None:
+            self.at = float(stamps[0])
+        self.last = float(stamps[-1])
+        if not (self.c or self.slope):
+            return stamps
         return stamps + (self.c + self.slope * (stamps - self.at))
-
-    def _c(self, s: float) -> float:
-        return self.c + self.slope * (s - self.at)
 
     def _line(self, s: float) -> float:
         x, y = np.array(self.seen).T
