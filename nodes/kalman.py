@@ -91,9 +91,8 @@ class Kalman(Decoder):
             b[i] = 0.0
         whole = True
         for j in range(x.shape[0]):
-            if not np.isfinite(x[j]):
-                whole = False
-                break
+            whole &= np.isfinite(x[j])
+        for j in range(x.shape[0]):
             xj = x[j] - x_mean[j]
             row = K[j]
             for i in range(b.shape[0]):

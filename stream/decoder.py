@@ -242,11 +242,9 @@ def remember(x, mean, window):
         window[k] = window[k - n]
     whole = True
     for k in range(n):
-        if np.isfinite(x[k]):
-            window[k] = x[k] - mean[k]
-        else:
-            window[k] = 0.0
-            whole = False
+        there = np.isfinite(x[k])
+        window[k] = x[k] - mean[k] if there else 0.0
+        whole &= there
     return whole
 
 

@@ -349,6 +349,7 @@ def test_says_what_is_wrong(values: dict[str, Any], message: str) -> None:
         DKF.make(**values).fit(*world())
 
 
+@pytest.mark.slow
 def test_flint(data: Callable[[str], Path]) -> None:
     from rheobase.tools.fit import maae, nrmse
 
