@@ -6,6 +6,7 @@ the kernels that somebody else listens to. A node of several inputs gets them al
 
 from __future__ import annotations
 
+import concurrent.futures
 import heapq
 import math
 import queue
@@ -84,13 +85,7 @@ class Engine:
 
         Raises StreamError that names the node.
         """
-        given: dict[str, Spec] = {}
-        for name, node in self.sources.items():
-            with blame(node):
-                out = node.start()
-            if out is None:
-                raise StreamError(f"node {name!r}: start() must return the Spec of what comes")
-            given[name] = out
+        given = self._start_sources()
         for (name, i), receiver in self.receivers.items():
             source = self.here[name].edges[i].source
             given.setdefault(source, receiver.wait_spec(30, self._stop.is_set))
@@ -103,6 +98,20 @@ class Engine:
                 self.senders[name] = list(self._make_senders(name, self.specs[name], self.virtual))
                 for sender in self.senders[name]:
                     self._listen(name, sender.send)
+
+    def _start_sources(self) -> dict[str, Spec]:
+        """Side by side, for each may have to look for its stream."""
+
+        def start(node: Source) -> Spec:
+            with blame(node):
+                out = node.start()
+                if out is None:
+                    raise TypeError("start() must return the Spec of what comes")
+                return out
+
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(self.sources))) as pool:
+            made = {name: pool.submit(start, node) for name, node in self.sources.items()}
+            return {name: future.result() for name, future in made.items()}
 
     def run(self) -> None:
         """Until every input has ended, or `stop` was called. Raises what a node raises, with its name."""

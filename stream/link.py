@@ -267,7 +267,7 @@ class Receiver:
         """
         for _ in range(max(1, int(timeout * 1000 / PATIENCE))):
             if give_up():
-                break
+                raise StreamError(f"stopped before anything came on {self.address}")
             if self.socket.poll(PATIENCE):
                 self._take(self.socket.recv())
                 if self.spec is not None:

@@ -304,10 +304,15 @@ class _Children:
                     self._stop()
             if self.interrupted.is_set() or (went and self.seconds is not None and now - went >= self.seconds):
                 self._stop()
-            if self.told_to_stop and now - self.told_to_stop > GRACE:
+            if self.interrupted.is_set() and went is None:
+                raise StreamError("interrupted before every process was ready")
+            if self.told_to_stop and now - self.told_to_stop > (GRACE if went else 1.0):
                 for label in sorted(alive):
-                    if label not in self.done:
+                    # one that still looks for its stream cannot hear
+                    if label not in self.done and went:
                         self.failures.append(f"process {label!r} did not stop within {GRACE:g} s and was killed")
+                    self.done.add(label)
+                    self.report.died(label)
                     self.children[label].kill()
                 self.told_to_stop = now
             if alive <= self.done and not self.said_bye:
@@ -323,6 +328,7 @@ class _Children:
             self.report.update(label, said["counted"], final="done" in said)
         if "failed" in said:
             self.failures.append(said["failed"])
+            self._without(label)
         if "done" in said or "failed" in said:
             self.done.add(label)
 
@@ -333,8 +339,11 @@ class _Children:
             where = f" (see {self.folder / 'log.txt'})" if self.folder else ""
             self.failures.append(f"process {label!r} died: {how}{where}")
             self.report.died(label)
-        if self.failures:
-            gone = [e["address"] for e in self.edges if label in (e["from"], e["to"])]
+            self._without(label)
+
+    def _without(self, label: str) -> None:
+        """Nothing more comes from this process, and it takes nothing: the others finish what they have."""
+        gone = [e["address"] for e in self.edges if label in (e["from"], e["to"])]
             for other in self.children:
                 self._tell(other, {"dead": gone})
             self._stop()
@@ -397,7 +406,8 @@ def child() -> None:
     order = next(orders)
     sys.path[:] = order["path"]
     engine: Engine | None = None
-    go, bye = threading.Event(), threading.Event()
+    go, bye, stopped = threading.Event(), threading.Event(), threading.Event()
+    ready = False
     try:
         engine = _child_engine(order)
         running = engine
@@ -407,6 +417,7 @@ def child() -> None:
                 if "dead" in told:
                     running.dead |= set(told["dead"])
                 if "stop" in told:
+                    stopped.set()
                     running.stop()
                 if "go" in told or "stop" in told:
                     go.set()
@@ -420,6 +431,7 @@ def child() -> None:
 
         threading.Thread(target=obey, daemon=True).start()
         running.start()
+        ready = True
         say({"ready": True})
         go.wait()
         last = 0.0
@@ -435,6 +447,9 @@ def child() -> None:
         bye.wait()
     except BaseException as e:  # noqa: BLE001 the parent names it
         traceback.print_exc()
+        if stopped.is_set() and not ready:  # another died while this one waited for it
+            say({"done": True})
+            os._exit(0)
         text = str(e) if isinstance(e, StreamError) else f"{type(e).__name__}: {e}"
         with contextlib.suppress(OSError):
             if engine is not None:
