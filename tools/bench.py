@@ -50,7 +50,7 @@ from rheobase.stream.node import Count, Kernel, NotNegative, Source, kernel, nea
 
 TURNS = 15
 """How often ours and the floor take turns."""
-HOP_TURNS = 5
+BURST = 100
 PATIENCE = 10.0
 """s: the longest to wait for a message that must come."""
 
@@ -181,95 +181,74 @@ def tuned(d: int, t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def hop(scale: float = 1.0) -> list[Row]:
-    """One sample of 96 float32 at 1 kHz between two processes: `link.py` against bare PUSH and PULL."""
-    n = max(20, int(2000 * scale))
-    kinds = ["ours", "raw"] * max(1, round(HOP_TURNS * min(1.0, scale * 5)))
+    """One sample of 96 float32 at 1 kHz between two processes: `link.py` against bare PUSH and PULL.
+
+    From an array in hand here (with its time; for ours as a block) to an array in hand there. The two take turns
+    of `BURST` samples between the same two processes.
+    """
+    bursts = max(1, round(100 * scale))
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="rheo-bench-") as folder:
-        addresses = [f"ipc://{folder}/{i}" for i in range(len(kinds))]
+        addresses = f"ipc://{folder}/ours", f"ipc://{folder}/raw"
         word, other = spawn.Pipe()
-        child = spawn.Process(target=_send_all, args=(list(zip(kinds, addresses, strict=True)), n, other), daemon=True)
+        child = spawn.Process(target=_send_bursts, args=(*addresses, bursts, other), daemon=True)
         child.start()
-        other.close()
+        receiver = Receiver(addresses[0])
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        socket.set(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        socket.connect(addresses[1])
+        receiver.wait_spec(30)
         quiet()
-        ages: dict[str, list[NDArray[np.float64]]] = {"ours": [], "raw": []}
+        ages = np.empty((2, bursts, BURST))
+        word.send("begin")
         try:
-            for kind, address in zip(kinds, addresses, strict=True):
-                word.recv()
-                got = _receive_ours(address) if kind == "ours" else _receive_raw(address)
-                word.send("got it")
-                ages[kind].append(np.array(got[len(got) // 10 :]))  # the first find cold caches
-        except (EOFError, zmq.Again):
+            for burst in range(bursts):
+                for k in range(BURST):
+                    block = receiver.receive(PATIENCE)
+                    ages[0, burst, k] = now() - block.times[0] if block else math.nan
+                for k in range(BURST):
+                    message = socket.recv()
+                    np.frombuffer(message, np.float32, 96, 8)
+                    ages[1, burst, k] = now() - struct.unpack_from("<d", message)[0]
+        except zmq.Again:
             raise StreamError("hop: the sending process died") from None
         finally:
             gc.unfreeze()
+            receiver.close()
+            socket.close(0)
+        word.send("end")
         child.join(30)
+    late = ages[:, :, BURST // 10 :].reshape(2, -1)  # the first of a burst find cold caches
     rows = []
     for q, goal in ((50, 1.25), (99, 1.5)):
-        ours, floor = ([float(np.percentile(a, q)) for a in ages[kind]] for kind in ("ours", "raw"))
-        rows.append(pair(f"hop of 96 float32 at 1 kHz between processes, p{q}", ours, floor, 1e6, "us", goal))
+        ours, floor = np.percentile(late, q, axis=1) * 1e6
+        what = f"hop of 96 float32 at 1 kHz between processes, p{q}"
+        rows.append(Row(what, float(ours), "us", float(floor), float(ours / floor), goal))
     return rows
 
 
-def _send_all(turns: list[tuple[str, str]], n: int, word: Any) -> None:
+def _send_bursts(ours: str, raw: str, bursts: int, word: Any) -> None:
+    data = np.random.default_rng(2).normal(size=(1, 96)).astype(np.float32)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+    socket.bind(raw)
+    sender = Sender(ours, Spec(rate=1000, channels=numbered("x", 96), dtype="float32"))
     quiet()
     fine_timer()
-    for kind, address in turns:
-        word.send("next")
-        close = _send_ours(address, n) if kind == "ours" else _send_raw(address, n)
-        word.recv()
-        close()
-
-
-DATA = np.random.default_rng(2).normal(size=(1, 96)).astype(np.float32)
-
-
-def _send_ours(address: str, n: int) -> Callable[[], None]:
-    sender = Sender(address, Spec(rate=1000, channels=numbered("x", 96), dtype="float32"))
-    t0 = now() + 0.3
-    for k in range(n):
-        wait_until(t0 + k / 1000)
-        sender.send(Block(DATA, np.array([now()]), k))
-    sender.end()
-    return sender.close
-
-
-def _send_raw(address: str, n: int) -> Callable[[], None]:
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
-    socket.bind(address)
-    t0 = now() + 0.3
-    for k in range(n):
-        wait_until(t0 + k / 1000)
-        socket.send(struct.pack("<d", now()) + DATA.tobytes())
-    socket.send(b"")
-    return socket.close
-
-
-def _receive_ours(address: str) -> list[float]:
-    receiver = Receiver(address)
-    receiver.wait_spec(30)
-    got: list[float] = []
-    while not receiver.ended:
-        block = receiver.receive(PATIENCE)
-        if block is not None:
-            got.append(now() - block.times[0])
-        elif not receiver.ended:
-            raise zmq.Again
-    receiver.close()
-    return got
-
-
-def _receive_raw(address: str) -> list[float]:
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-    socket.set(zmq.RCVTIMEO, int(PATIENCE * 1000))
-    socket.connect(address)
-    got: list[float] = []
-    while message := socket.recv():
-        data = np.frombuffer(message, np.float32, offset=8)
-        got.append(now() - struct.unpack_from("<d", message)[0])
-    assert len(data) == 96
+    word.recv()
+    t0 = now() + 0.1
+    for burst in range(bursts):
+        for k in range(BURST):
+            block = Block(data, np.zeros(1), burst * BURST + k)
+            wait_until(t0 + k / 1000)
+            block.times[0] = now()
+            sender.send(block)
+        for k in range(BURST, 2 * BURST):
+            wait_until(t0 + k / 1000)
+            socket.send(struct.pack("<d", now()) + data.tobytes())
+        t0 += 2 * BURST / 1000
+    word.recv()
+    sender.close()
     socket.close(0)
-    return got
 
 
 def pace(scale: float = 1.0) -> list[Row]:
