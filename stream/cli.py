@@ -117,6 +117,7 @@ def _eval(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
+    from rheobase.stream.decoder import Decoder
     from rheobase.stream.engine import Engine
 
     graph = _graph(given)
@@ -124,7 +125,8 @@ def _check(given: argparse.Namespace) -> int:
     unknown: set[str] = set()
     for name, place in graph.places.items():
         live = isinstance(place.node, Source) and place.node.live
-        if live or isinstance(place.node, Sink) or any(e.source in unknown for e in place.edges):
+        unfitted = isinstance(place.node, Decoder) and not place.node.model
+        if live or unfitted or isinstance(place.node, Sink) or any(e.source in unknown for e in place.edges):
             unknown.add(name)
     part = graph.above(*(n for n in graph if n not in unknown))
     engine = Engine(part)
@@ -138,7 +140,7 @@ def _check(given: argparse.Namespace) -> int:
         table.add_row(name, entry["type"], graph.places[name].process, *known)
     OUT.print(table)
     if any(not isinstance(graph[n], Sink) for n in unknown):
-        OUT.print("?: known when the live streams are there")
+        OUT.print("?: known when the live streams are there, and the decoders fitted")
     OUT.print(f"{graph.origin}: ok", highlight=False, soft_wrap=True)
     return 0
 

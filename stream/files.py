@@ -32,7 +32,7 @@ LARGEST = 1 << 30
 def save_model(path: str | Path, arrays: Mapping[str, Any], header: Mapping[str, Any]) -> Path:
     """Write arrays and header, with the date and the versions of the packages, all at once or not at all."""
     path = Path(path)
-    made = {k: np.asarray(a) for k, a in arrays.items()}
+    made: dict[str, Any] = {k: np.asarray(a) for k, a in arrays.items()}
     full = dict(header) | {
         "arrays": {k: digest(a) for k, a in made.items()},
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
