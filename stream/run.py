@@ -344,9 +344,9 @@ class _Children:
     def _without(self, label: str) -> None:
         """Nothing more comes from this process, and it takes nothing: the others finish what they have."""
         gone = [e["address"] for e in self.edges if label in (e["from"], e["to"])]
-            for other in self.children:
-                self._tell(other, {"dead": gone})
-            self._stop()
+        for other in self.children:
+            self._tell(other, {"dead": gone})
+        self._stop()
 
 
 def _far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
