@@ -60,7 +60,8 @@ class Lsl(Source):
     gap: Positive = 0.1
     """Times of a regular stream that are further apart than this and one interval start a new segment, s."""
     lost: NotNegative = 0.0
-    """Gone for longer than this is an error, s; 0: wait for it for ever, with a warning in the log."""
+    """Gone for longer than this is an error, s; 0: wait for it for ever, with a warning in the log. An irregular
+    stream may be silent: it has to be asked for, which takes up to 3 s more."""
 
     def check(self) -> None:
         for key in self.stream:
@@ -209,7 +210,10 @@ class Lsl(Source):
         quiet = now() - self.heard
         if quiet < QUIET and self.uid and not self.broken:
             return
-        self.resolver = self.resolver or pylsl.ContinuousResolver(forget_after=2 * QUIET)
+        if not self.resolver:
+            self.resolver = pylsl.ContinuousResolver(forget_after=2 * QUIET)
+            if not self.spec.rate:  # it may well have nothing to say: only no answer counts, from now on
+                self.heard, quiet = now(), 0.0
         there = {i.uid(): i for i in self.resolver.results() if self._fits(i)}
         if there and self.uid not in there:
             info = max(there.values(), key=lambda i: i.created_at())
@@ -226,7 +230,7 @@ class Lsl(Source):
             self.gone = True
             self.health["lost"] += 1
             log.warning("%s: nothing comes from LSL stream with %s; waiting for it", self.name, self.words)
-        if self.lost and quiet > self.lost:
+        if self.lost and quiet > self.lost + (0 if self.spec.rate else 2 * QUIET):
             raise StreamError(f"LSL stream with {self.words} has been gone for {quiet:.1f} s")
 
     def _same(self, info: Any) -> bool:
