@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Spec, StreamError, numbered
@@ -112,6 +111,8 @@ def npz(path: Path, salvage: bool) -> dict[str, Stream]:
 def mat(path: Path, salvage: bool) -> dict[str, Stream]:
     raw = io.BytesIO(path.read_bytes())
     try:
+        import scipy.io
+
         found = scipy.io.loadmat(raw)
     except NotImplementedError:
         raise StreamError(f"file: {path}: a MATLAB 7.3 file; save it with -v7 in MATLAB") from None

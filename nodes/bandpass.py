@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.node import Count, Kernel, Positive, kernel
@@ -63,6 +62,8 @@ def check_corner(key: str, frequency: float, rate: float) -> None:
 
 def group_delay(sos: NDArray[np.float64], frequency: float, rate: float) -> float:
     """Group delay of a cascade at `frequency` Hz, s: the sum over its sections."""
+    from scipy import signal
+
     return float(sum(signal.group_delay((q[:3], q[3:]), [frequency], fs=rate)[1][0] for q in sos)) / rate
 
 
@@ -87,6 +88,8 @@ class Bandpass(Kernel):
         if self.low >= self.high:
             raise StreamError(f"low: {self.low:g} Hz is not below high, {self.high:g} Hz")
         check_corner("high", self.high, x.rate)
+        from scipy import signal  # it takes 0.8 s, which a process that only checks a graph saves
+
         sos = signal.butter(self.order, (self.low, self.high), "bandpass", output="sos", fs=x.rate)
         self.params = Sections(sos)
         self.state = Delays(np.zeros((len(sos), 2 * x.n)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import signal
 
 from rheobase.nodes.bandpass import Delays, Sections, cascade, check_corner, group_delay
 from rheobase.stream.block import Spec
@@ -26,6 +25,8 @@ class Lowpass(Kernel):
 
     def start(self, x: Spec) -> Spec:
         check_corner("corner", self.corner, x.rate)
+        from scipy import signal  # late, as in bandpass.py
+
         sos = signal.butter(self.order, self.corner, "lowpass", output="sos", fs=x.rate)
         self.params = Sections(sos)
         self.state = Delays(np.zeros((len(sos), 2 * x.n)))

@@ -6,7 +6,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Spec
@@ -109,6 +108,8 @@ def bandwidth(X: Array, Z: Array) -> float:
     scale = 2 * X.var(axis=0).sum()  # mean squared distance of two points
     if not scale:
         return 1.0
+    import scipy.optimize  # late: only a fit needs it
+
     found = scipy.optimize.minimize_scalar(
         lambda log_s: leave_one_out(X, Z, math.exp(log_s)),
         bounds=(math.log(scale * 1e-5), math.log(scale * 10)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import signal
 
 from rheobase.nodes.bandpass import Delays, Sections, cascade, check_corner, group_delay
 from rheobase.stream.block import Spec
@@ -30,6 +29,8 @@ class Notch(Kernel):
     def start(self, x: Spec) -> Spec:
         check_corner("frequency", self.frequency * self.harmonics, x.rate)
         multiples = range(1, self.harmonics + 1)
+        from scipy import signal  # late, as in bandpass.py
+
         sos = np.array([np.r_[signal.iirnotch(k * self.frequency, k * self.q, fs=x.rate)] for k in multiples])
         self.params = Sections(sos)
         self.state = Delays(np.zeros((len(sos), 2 * x.n)))

@@ -20,7 +20,6 @@ import zmq
 
 from rheobase.stream import clock
 from rheobase.stream.block import Array, Block, Spec, StreamError
-from rheobase.stream.fuse import Loop
 from rheobase.stream.graph import Graph, Place
 from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Kernel, Node, Sink, Source, blame
@@ -195,6 +194,8 @@ class Engine:
 
     def _build_loop(self, root: str) -> set[str]:
         """The maximal tree of kernels below `root`."""
+        from rheobase.stream.fuse import Loop  # with it comes numba, which a process without kernels need not load
+
         names, parents = [root], [-1]
         for name, place in self.here.items():
             above = place.edges[0].source if place.edges else ""

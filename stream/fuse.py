@@ -25,15 +25,37 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.core.compiler
 import numpy as np
 from numba.extending import intrinsic
 from numba.np import arrayobj
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
-from rheobase.stream.node import JIT, Kernel, blame
+from rheobase.stream.node import Kernel, blame
 
 Buffers = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+class _Apart(numba.core.compiler.Compiler):  # type: ignore[misc]
+    """Tells the compiler that arguments do not overlap, as `restrict` does in C."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.state.flags.noalias = True
+
+
+JIT = {"nogil": True, "error_model": "numpy", "forceinline": True, "pipeline_class": _Apart}
+"""No fastmath: a sum must have one order, fused or alone.
+
+Inlined, its sizes are constants to the compiler, since the loop knows them (`fuse.py`). With that and arguments
+apart, a Kalman step (d = 4, n = 96) takes as long as in C, and 4 times as long without (`rheo bench decode`).
+"""
+
+
+def compiled(f: Callable[..., Any]) -> Any:
+    """A function that runs inside the loop; see `rheobase.stream.node.kernel`."""
+    return numba.njit(**JIT)(f)
 
 
 class Loop:

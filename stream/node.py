@@ -38,8 +38,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
-import numba
-import numba.core.compiler
 
 from rheobase.stream.block import Block, Spec, StreamError
 
@@ -51,29 +49,15 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _Apart(numba.core.compiler.Compiler):  # type: ignore[misc]
-    """Tells the compiler that arguments do not overlap, as `restrict` does in C."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.state.flags.noalias = True
-
-
-JIT = {"nogil": True, "error_model": "numpy", "forceinline": True, "pipeline_class": _Apart}
-"""No fastmath: a sum must have one order, fused or alone.
-
-Inlined, its sizes are constants to the compiler, since the loop knows them (`fuse.py`). With that and arguments
-apart, a Kalman step (d = 4, n = 96) takes as long as in C, and 4 times as long without (`rheo bench decode`).
-"""
-
-
 def kernel(f: F) -> F:
     """Compile a function that runs inside the loop.
 
     Its array arguments must not overlap where one of them is written. Not cached here: the fused loop that it
     becomes part of is (`fuse.py`).
     """
-    return typing.cast(F, numba.njit(**JIT)(f))
+    from rheobase.stream.fuse import compiled  # numba takes half a second, which processes without kernels save
+
+    return typing.cast(F, compiled(f))
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
