@@ -115,14 +115,18 @@ class Scores:
     def show(self, console: rich.console.Console) -> None:
         """Print the table."""
         heads = [METRICS[m][0] for m in self.metrics]
-        table = rich.table.Table("decoder", "what", *heads, "fit, s", title=f"{self.title}: {len(self.Z)} test samples")
+        title = f"{self.title}: {len(self.Z)} test samples"
+        if self.protocol.seeds > 1:
+            title += f"; ± standard deviation over {self.protocol.seeds} seeds"
+        table = rich.table.Table("decoder", "what", *heads, "fit, s", title=title)
         for column in table.columns[2:]:
             column.justify = "right"
         for row in self.rows:
             cells = []
             for m in self.metrics:
-                mean, sd = np.mean(row.scores[m]), np.std(row.scores[m])
-                cells.append(f"{mean:.4f}" + (f" ± {sd:.4f}" if len(row.scores[m]) > 1 else ""))
+                each = row.scores[m]
+                sd = f" ± {np.std(each, ddof=1):.4f}" if len(each) > 1 else ""
+                cells.append(f"{np.mean(each):.4f}{sd}")
             table.add_row(row.name, row.what, *cells, f"{row.seconds:.1f}")
         console.print(table)
         for note in self.notes:
@@ -375,9 +379,9 @@ def _merged(rows: Sequence[Row]) -> Row:
 
 
 def _what(node: Decoder) -> str:
-    """Its type and the parameters that are not as usual."""
+    """Its type, its regressor, and the parameters that are not as usual."""
     usual = {f.name: f.default for f in dataclasses.fields(node)}
-    words = [f"{k} {_word(v)}" for k, v in node.settings().items() if v != usual[k] and k != "seed"]
+    words = [f"{k} {_word(v)}" for k, v in node.settings().items() if k == "f" or (v != usual[k] and k != "seed")]
     return f"{type_name(type(node))}{': ' if words else ''}{', '.join(words)}"
 
 
