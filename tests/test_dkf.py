@@ -351,7 +351,7 @@ def test_says_what_is_wrong(values: dict[str, Any], message: str) -> None:
 
 @pytest.mark.slow
 def test_flint(data: Callable[[str], Path]) -> None:
-    from rheobase.tools.fit import maae, nrmse
+    from rheobase.tools.scores import maae, nrmse
 
     X, Z = (np.loadtxt(data(f"flint2012_run1/{w}.csv"), delimiter=",") for w in "xz")
     Y = DKF().fit(X[:5000], Z[:5000]).predict(X[5000:6000])

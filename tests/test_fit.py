@@ -16,7 +16,8 @@ from rheobase.stream.decoder import Decoder
 from rheobase.stream.engine import Engine, collect
 from rheobase.stream.files import load_model
 from rheobase.stream.graph import Graph, parse
-from rheobase.tools.fit import Gathered, aligned, evaluate, fit, maae, nrmse, r2
+from rheobase.tools.fit import Gathered, aligned, evaluate, fit
+from rheobase.tools.scores import maae, nrmse, r2
 
 F = NDArray[np.float64]
 

@@ -127,7 +127,7 @@ def test_gaps_in_training_are_not_bridged() -> None:
 
 def test_flint(data: Callable[[str], Path]) -> None:
     """The reference scores 0.76468 and 0.88822 on the authors' split."""
-    from rheobase.tools.fit import maae, nrmse
+    from rheobase.tools.scores import maae, nrmse
 
     X, Z = (np.loadtxt(data(f"flint2012_run1/{w}.csv"), delimiter=",") for w in "xz")
     Y = Kalman(centre=False).fit(X[:5000], Z[:5000]).predict(X[5000:6000])

@@ -19,7 +19,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,11 +27,9 @@ import msgspec
 import numpy as np
 import rich.console
 import rich.progress
-import rich.table
 from numpy.typing import NDArray
 
-from rheobase.devices.record import Record
-from rheobase.devices.replay import Replay, streams
+from rheobase.devices.replay import Replay
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.ridge import Ridge
@@ -39,35 +37,13 @@ from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.decoder import Decoder
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import digest, find
-from rheobase.stream.graph import Graph, read
+from rheobase.stream.graph import Graph
 from rheobase.stream.node import Source, nearest, type_name
+from rheobase.tools.replay import onto, recording
+from rheobase.tools.scores import METRICS, Row, Scores
 
 F = NDArray[np.float64]
 Seconds = tuple[float, float]
-
-
-def nrmse(Y: F, Z: F) -> float:
-    """sqrt(mean (y - z)^2) / sqrt(mean z^2), over all rows and channels: 1 for a decoder that says 0."""
-    return float(np.sqrt(np.mean((Y - Z) ** 2) / np.mean(Z**2)))
-
-
-def maae(Y: F, Z: F) -> float:
-    """Mean absolute angle between y and z (T, 2), rad: pi / 2 for a decoder that guesses."""
-    off = np.arctan2(Y[:, 1], Y[:, 0]) - np.arctan2(Z[:, 1], Z[:, 0])
-    return float(np.mean(np.abs((off + np.pi) % (2 * np.pi) - np.pi)))
-
-
-def r2(Y: F, Z: F) -> float:
-    """1 - sum (y - z)^2 / sum (z - mean z)^2, over all rows and channels: 0 for a decoder that says the mean."""
-    return float(1 - np.sum((Y - Z) ** 2) / np.sum((Z - Z.mean(axis=0)) ** 2))
-
-
-METRICS: dict[str, tuple[str, Callable[[F, F], float], bool]] = {
-    "nrmse": ("nRMSE", nrmse, False),
-    "maae": ("MAAE, rad", maae, False),
-    "r2": ("R2", r2, True),
-}
-"""Name -> heading, function, whether more is better."""
 
 
 class Protocol(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,83 +67,6 @@ class Gathered:
     segment: NDArray[np.int64]
 
 
-@dataclasses.dataclass
-class Row:
-    """The scores of one decoder: for each metric one number a seed."""
-
-    name: str
-    what: str
-    scores: dict[str, list[float]]
-    seconds: float
-    missing: int
-    Y: F = dataclasses.field(repr=False)
-
-
-class Scores:
-    """What `fit` and `evaluate` found. times (T,) and truth Z (T, d) are those of the test part."""
-
-    def __init__(self, graph: Graph, protocol: Protocol, metrics: Sequence[str]) -> None:
-        self.title, self.protocol, self.metrics = graph.name, protocol, metrics
-        self.rows: list[Row] = []
-        self.notes: list[str] = []
-        self.spec, self.times, self.Z = Spec(rate=0, channels=("z",)), np.empty(0), np.empty((0, 1))
-
-    def show(self, console: rich.console.Console) -> None:
-        """Print the table."""
-        heads = [METRICS[m][0] for m in self.metrics]
-        title = f"{self.title}: {len(self.Z)} test samples"
-        if self.protocol.seeds > 1:
-            title += f"; ± standard deviation over {self.protocol.seeds} seeds"
-        table = rich.table.Table("decoder", "what", *heads, "fit, s", title=title)
-        for column in table.columns[2:]:
-            column.justify = "right"
-        for row in self.rows:
-            cells = []
-            for m in self.metrics:
-                each = row.scores[m]
-                sd = f" ± {np.std(each, ddof=1):.4f}" if len(each) > 1 else ""
-                cells.append(f"{np.mean(each):.4f}{sd}")
-            table.add_row(row.name, row.what, *cells, f"{row.seconds:.1f}")
-        console.print(table)
-        for note in self.notes:
-            console.print(note, highlight=False, soft_wrap=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The table as plain values."""
-        return {r.name: {"what": r.what, **r.scores, "seconds": r.seconds, "missing": r.missing} for r in self.rows}
-
-    def best(self, among: Sequence[Row]) -> Row:
-        """The row with the best mean of the first metric."""
-        first = self.metrics[0]
-        sign = -1 if METRICS[first][2] else 1
-        return min(among, key=lambda r: sign * float(np.mean(r.scores[first])))
-
-    def draw(self, path: Path) -> None:
-        """Truth and decoded, a panel a channel."""
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError:
-            self.notes.append("no figure: it needs matplotlib (pip install 'rheobase[view]')")
-            return
-        named = [r for r in self.rows if r.name in self.protocol.figure]
-        rows = named or list({r.name: r for r in (self.rows[0], self.best(self.rows))}.values())
-        shown = self.times < self.times[0] + 60
-        figure = Figure(figsize=(11, 2.2 * self.Z.shape[1] + 0.6), layout="constrained")
-        panels = figure.subplots(self.Z.shape[1], 1, sharex=True, squeeze=False)[:, 0]
-        for c, panel in enumerate(panels):
-            panel.plot(self.times[shown] - self.times[0], self.Z[shown, c], color="black", lw=1.6, label="truth")
-            for row in rows:
-                first = self.metrics[0]
-                label = f"{row.name} ({METRICS[first][0]} {np.mean(row.scores[first]):.3f})"
-                panel.plot(self.times[shown] - self.times[0], row.Y[shown, c], lw=1.1, label=label)
-            panel.set_ylabel(f"{self.spec.channels[c]}{', ' + self.spec.unit if self.spec.unit else ''}")
-            panel.spines[["top", "right"]].set_visible(False)
-        panels[-1].set_xlabel("test time, s")
-        panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
-        figure.savefig(path, dpi=150)
-        self.notes.append(f"truth and decoded: {path}")
-
-
 def evaluate(graph: Graph, folder: Path) -> Scores:
     """Fit and score every decoder of a graph by its `eval` table; scores.json and decoded.png go to the folder.
 
@@ -182,7 +81,7 @@ def evaluate(graph: Graph, folder: Path) -> Scores:
             raise _wrong(graph, f"figure: no decoder {name!r}{nearest(name, decoders)}")
     with _progress() as bar:
         gathered = gather(graph, [*(_input(graph, n) for n in decoders), protocol.truth], bar)
-        scores = Scores(graph, protocol, protocol.metrics)
+        scores = Scores(graph.name, protocol.metrics, protocol.figure)
         task = bar.add_task("fit", total=len(decoders) * protocol.seeds)
         for name, node in decoders.items():
             split = _split(graph, protocol, gathered, _input(graph, name))
@@ -217,13 +116,15 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
     protocol = _protocol(graph)
     source = _input(graph, name)
     if on is not None:
-        onto(graph, [source, protocol.truth], on)
+        file = find(on)
+        file = recording(file)[1] if file.is_dir() else file
+        onto(graph, file, [w for w in graph.above(source, protocol.truth) if isinstance(graph[w], Source)])
     rivals: dict[str, Decoder] = {"ridge, 1 lag": Ridge(), "ridge, 5 lags": Ridge(lags=5)}
     if isinstance(node, DKF):
         rivals |= {f"{type_name(type(node.regressor()))}, unfiltered": node.regressor(), "kalman": Kalman()}
     with _progress() as bar:
         split = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
-        scores = Scores(graph, protocol, protocol.metrics)
+        scores = Scores(graph.name, protocol.metrics, protocol.figure)
         task = bar.add_task("fit", total=len(rivals) + 1)
         for word, decoder in {name: node, **rivals}.items():
             bar.update(task, description=f"fit {word}")
@@ -279,33 +180,6 @@ def gather(graph: Graph, names: Sequence[str], bar: rich.progress.Progress | Non
             np.concatenate([np.full(len(b), b.segment) for b in blocks]),
         )
     return found
-
-
-def onto(graph: Graph, names: Sequence[str], on: str) -> None:
-    """Put the streams of a recording in the place of the sources above some nodes.
-
-    A source takes the stream named as its node, else the one named as the LSL stream that it would look for.
-    Raises StreamError where there is none.
-    """
-    file = find(on)
-    if file.is_dir():
-        if not (file / "config.yaml").exists():
-            raise StreamError(f"{file}: not a run directory: it has no config.yaml")
-        recorder = next(
-            (p.node for p in read(file / "config.yaml").places.values() if isinstance(p.node, Record)), None
-        )
-        if recorder is None:
-            raise StreamError(f"{file}: its graph has no record node, so there is nothing to learn from")
-        file = file / recorder.file
-    there = streams(str(file), salvage=True)
-    for word in graph.above(*names):
-        node = graph[word]
-        if isinstance(node, Source):
-            wanted = [word, *dict(getattr(node, "stream", None) or {}).values()]
-            match = next((w for w in wanted if w in there), None)
-            if match is None:
-                raise StreamError(f"{file}: no stream for source {word!r}{nearest(word, there)}")
-            graph.replace(word, Replay(file=str(file), stream=match, salvage=True))
 
 
 def aligned(truth: Gathered, times: F) -> F:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +87,7 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
     Returns an exit code: 0 when every recorded sample came out again, to the byte.
     Raises StreamError where the folder holds no run, or a source that is needed was not recorded.
     """
-    if not (folder / "config.yaml").exists():
-        raise StreamError(f"{folder}: not a run directory: it has no config.yaml")
-    graph = read(folder / "config.yaml")
-    recorder = next((p.node for p in graph.places.values() if isinstance(p.node, Record)), None)
-    if recorder is None:
-        raise StreamError(f"{folder}: its graph has no record node, so there is nothing to replay")
-    file = folder / recorder.file
+    graph, file = recording(folder)
     there = streams(str(file), salvage=True)
     computed = [n for n in there if n in graph.places and not isinstance(graph[n], Source)]
     if not computed:
@@ -153,19 +147,38 @@ def replay_file(
         return _read_through(str(file), there, speed, console)
     for change in changes:
         graph.set(change)
-    for word in list(graph):
-        node = graph[word]
-        if isinstance(node, Source) and node.live:
-            wanted = [word, *dict(getattr(node, "stream", None) or {}).values()]
-            match = next((w for w in wanted if w in there), None)
-            if match is None:
-                raise StreamError(f"{file}: no stream for source {word!r}{nearest(wanted[-1], there)}")
-            graph.replace(word, _recorded(file, match))
+    onto(graph, file, [w for w in graph if isinstance(n := graph[w], Source) and n.live])
     folder = new_folder(f"{graph.name}-replay")
     report = run(graph, folder, None, speed, status=True)
     report.show(console)
     console.print(f"{report.lasted:.1f} s in {folder}", highlight=False, soft_wrap=True)
     return 0 if report.ok else 3
+
+
+def recording(folder: Path) -> tuple[Graph, Path]:
+    """The graph of a run and the file that it recorded. Raises StreamError where the folder holds no such run."""
+    if not (folder / "config.yaml").exists():
+        raise StreamError(f"{folder}: not a run directory: it has no config.yaml")
+    graph = read(folder / "config.yaml")
+    recorder = next((p.node for p in graph.places.values() if isinstance(p.node, Record)), None)
+    if recorder is None:
+        raise StreamError(f"{folder}: its graph has no record node, so there is no recording")
+    return graph, folder / recorder.file
+
+
+def onto(graph: Graph, file: Path, sources: Iterable[str]) -> None:
+    """Put streams of a recording in the place of these sources of a graph.
+
+    A source takes the stream named as its node, else the one named as the LSL stream that it would look for.
+    Raises StreamError where there is none.
+    """
+    there = streams(str(file), salvage=True)
+    for word in sources:
+        wanted = [word, *dict(getattr(graph[word], "stream", None) or {}).values()]
+        match = next((w for w in wanted if w in there), None)
+        if match is None:
+            raise StreamError(f"{file}: no stream for source {word!r}{nearest(wanted[-1], there)}")
+        graph.replace(word, _recorded(file, match))
 
 
 def _recorded(file: Path, name: str) -> Replay:
