@@ -5,6 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 LINKS := build/links/rheobase
 PACKAGES := stream nodes devices configs tools
+KERNELS := tests/test_contract.py tests/test_fuse.py $(wildcard $(patsubst nodes/%,tests/test_%,$(wildcard nodes/*.py)))
 
 # Kernels compiled with bounds checks, or not compiled at all, must not meet those that were: caches of their own.
 BOUNDS := NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/bounds RHEOBASE_CACHE=$(CURDIR)/build/bounds
@@ -25,8 +26,8 @@ cover: $(INSTALLED)  ## the tests with jit off: kernels as plain Python, lines c
 	$(PLAIN) $(BIN)/python -m coverage run -m pytest -m "not slow and not jit" $(ARGS)
 	$(BIN)/python -m coverage report
 
-bounds: $(INSTALLED)  ## the tests of kernels, every index checked
-	$(BOUNDS) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+bounds: $(INSTALLED)  ## the tests of kernels, compiled with every index checked
+	$(BOUNDS) $(BIN)/python -m pytest -m "not slow" $(KERNELS) $(ARGS)
 
 check: $(INSTALLED) links  ## lint, format, types
 	$(BIN)/ruff check
