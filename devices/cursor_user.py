@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pylsl
+from pylsl.util import LostError
 
 from rheobase.devices._centre_out import Vector, World
 from rheobase.stream.block import Block, Spec, StreamError, numbered
@@ -132,7 +133,7 @@ class CursorUser(Source):
             self.inlet = pylsl.StreamInlet(info, max_buflen=1, as_numpy=True)
         try:
             samples, times = self.inlet.pull_chunk(timeout=0.0)
-        except pylsl.LostError:
+        except LostError:
             self.inlet = None
             return self._rest()
         if len(times):
