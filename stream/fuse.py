@@ -229,7 +229,7 @@ def _compiled_part(readonly: bool) -> Any:
     """
 
     @intrinsic
-    def part(typing, buffer, at, shape):
+    def part(typing: Any, buffer: Any, at: Any, shape: Any) -> Any:
         made = numba.types.Array(buffer.dtype, len(shape), "C", readonly=readonly)
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
