@@ -10,9 +10,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Decoder, Training, spec_header
 from rheobase.nodes.kalman import Belief, belief, correct, dynamics, predict
 from rheobase.stream.block import Array, Spec, StreamError, numbered
-from rheobase.stream.decoder import Decoder, Training, spec_header
 from rheobase.stream.node import Fraction, kernel, load
 
 

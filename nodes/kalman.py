@@ -8,8 +8,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Decoder, Training
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.decoder import Decoder, Training
 from rheobase.stream.node import kernel
 
 

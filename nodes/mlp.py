@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Decoder, Training, remember
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.decoder import Decoder, Training, remember
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
 
 HELD_OUT = 0.15

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Decoder, Training
 from rheobase.stream.block import Array, Spec
-from rheobase.stream.decoder import Decoder, Training
 from rheobase.stream.node import Count, Positive, kernel
 
 BLOCK = 1000

@@ -117,7 +117,6 @@ def _eval(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from rheobase.stream.decoder import Decoder
     from rheobase.stream.engine import Engine
 
     graph = _graph(given)
@@ -125,7 +124,7 @@ def _check(given: argparse.Namespace) -> int:
     unknown: set[str] = set()
     for name, place in graph.places.items():
         live = isinstance(place.node, Source) and place.node.live
-        unfitted = isinstance(place.node, Decoder) and not place.node.model
+        unfitted = hasattr(place.node, "fit") and not getattr(place.node, "model", "")
         if live or unfitted or isinstance(place.node, Sink) or any(e.source in unknown for e in place.edges):
             unknown.add(name)
     part = graph.above(*(n for n in graph if n not in unknown))

@@ -228,7 +228,7 @@ def _compiled_part(readonly: bool) -> Any:
     references: what the loop is given outlives it. readonly: a step that writes to it does not compile.
     """
 
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator]
     def part(typing: Any, buffer: Any, at: Any, shape: Any) -> Any:
         made = numba.types.Array(buffer.dtype, len(shape), "C", readonly=readonly)
 

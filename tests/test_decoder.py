@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.ridge import Ridge
 from rheobase.stream.block import Spec, StreamError
-from rheobase.stream.decoder import Decoder, Training
 from rheobase.stream.files import load_model, save_model
 from rheobase.stream.fuse import apply
 from rheobase.stream.node import load

@@ -10,9 +10,9 @@ import rich.console
 import yaml
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Decoder
 from rheobase.nodes.kalman import Kalman
 from rheobase.stream.block import Spec, StreamError
-from rheobase.stream.decoder import Decoder
 from rheobase.stream.engine import Engine, collect
 from rheobase.stream.files import load_model
 from rheobase.stream.graph import Graph, parse

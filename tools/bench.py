@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from rheobase.nodes._decoder import Decoder
 from rheobase.nodes.bandpass import Bandpass
 from rheobase.nodes.bins import Bins
 from rheobase.nodes.dkf import DKF
@@ -41,7 +42,6 @@ from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.zscore import Zscore
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.clock import fine_timer, now, wait_until
-from rheobase.stream.decoder import Decoder
 from rheobase.stream.engine import Engine
 from rheobase.stream.fuse import Loop, cache_folder
 from rheobase.stream.graph import Graph

@@ -30,11 +30,11 @@ import rich.progress
 from numpy.typing import NDArray
 
 from rheobase.devices.replay import Replay
+from rheobase.nodes._decoder import Decoder
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.ridge import Ridge
 from rheobase.stream.block import Block, Spec, StreamError
-from rheobase.stream.decoder import Decoder
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import digest, find
 from rheobase.stream.graph import Graph
