@@ -69,6 +69,7 @@ class Engine:
         self._warming = self._closed = False
         self._listeners: dict[str, list[Listener]] = {}
         self._ends: dict[str, list[Callable[[], None]]] = {}
+        self._aligned: list[Align] = []
         for name, place in self.here.items():
             place.node.name, place.node.folder = name, folder
             place.node.inputs = tuple(e.source for e in place.edges)
@@ -78,6 +79,11 @@ class Engine:
     def virtual(self) -> bool:
         """Whether times are those of a recording, so that ages mean nothing."""
         return any(not s.live for s in self.sources.values()) or any(r.virtual for r in self.receivers.values())
+
+    @property
+    def in_order(self) -> bool:
+        """Whether all that comes in is recorded and read here, so that it can be taken in order of time."""
+        return not self.receivers and all(not s.live for s in self.sources.values())
 
     def start(self) -> None:
         """Start every node, run zeros through what is not yet compiled, and start them again.
@@ -170,7 +176,7 @@ class Engine:
     def _build(self, given: Mapping[str, Spec]) -> None:
         """Wire up and start all but the sources."""
         self.specs = dict(given)
-        self._listeners, self._ends, self.counts = {}, {}, {}
+        self._listeners, self._ends, self.counts, self._aligned = {}, {}, {}, []
         done: set[str] = set()
         for name, place in self.here.items():
             node = place.node
@@ -251,7 +257,8 @@ class Engine:
         if len(place.edges) == 1:
             self._listen(self._address(name, 0, place.edges[0].source), give)
             return
-        align = Align(specs, give)
+        align = Align(specs, give, self.in_order)
+        self._aligned.append(align)
         for i, edge in enumerate(place.edges):
             self._listen(self._address(name, i, edge.source), align.taker(i))
         self._ends.setdefault(name, []).append(align.finish)
@@ -283,7 +290,7 @@ class Engine:
 
     def inputs(self) -> Iterator[tuple[str, Block]]:
         """Every block that comes into this process, with the name it is pushed under."""
-        if not self.receivers and all(not s.live for s in self.sources.values()):
+        if self.in_order:
             return self._in_order()
         if not self.receivers and len(self.sources) == 1:
             return self._from_source(*next(iter(self.sources.items())))
@@ -303,7 +310,7 @@ class Engine:
 
         ways = [way(i, n, s) for i, (n, s) in enumerate(self.sources.items())]
         begin = None
-        for t, _, name, block in heapq.merge(*ways, key=lambda item: item[:2]):
+        for first, _, name, block in heapq.merge(*ways, key=lambda item: item[:2]):
             if self.speed:
                 t = float(block.times[-1])
                 begin = begin or (clock.now(), t)
@@ -311,6 +318,8 @@ class Engine:
                     clock.wait_until(clock.now() + min(left, IDLE))
             if self._stop.is_set():
                 return
+            for align in self._aligned:  # an upper one's samples are there before a lower one goes on
+                align.until(first)
             yield name, block
 
     def _paced(self, block: Block) -> list[Block]:
@@ -396,18 +405,21 @@ class Align:
     when it has come to t, or when its next is due later (less than half its period after its last). An input
     that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
     knows when its next is due) is held as it is; `late` counts the samples that came too late for that.
+
+    recorded: the inputs are read in order of time, however large their blocks, and `until` says how far all of
+    them have come; then nothing is guessed and nothing is late.
     """
 
     WAIT = 1.0
     EVENT_WAIT = 0.05
 
-    def __init__(self, specs: Sequence[Spec], give: Callable[..., None]) -> None:
-        self.specs, self.give = specs, give
+    def __init__(self, specs: Sequence[Spec], give: Callable[..., None], recorded: bool = False) -> None:
+        self.specs, self.give, self.recorded = specs, give, recorded
         self.driver: list[Block] = []
         self.newest = -math.inf
         self.held: list[tuple[list[Array], list[Array]]] = [([], []) for _ in specs[1:]]
         self.reach = [-math.inf] * (len(specs) - 1)
-        self.done = -math.inf
+        self.done = self.sure = -math.inf
         self.late = 0
 
     def taker(self, i: int) -> Listener:
@@ -425,12 +437,19 @@ class Align:
 
         return take
 
+    def until(self, t: float) -> None:
+        """All that lies before t s has come."""
+        self.sure = max(self.sure, math.nextafter(t, -math.inf))
+        self._go(self._safe())
+
     def finish(self) -> None:
         """No more comes: let go of what waits."""
         self._go(math.inf)
 
     def _safe(self) -> float:
         """Samples of the first input up to this time may go."""
+        if self.recorded:
+            return max(self.sure, min(self.reach))
         safe = math.inf
         for spec, reach in zip(self.specs[1:], self.reach, strict=True):
             due = reach + 0.5 / spec.rate if spec.rate else reach

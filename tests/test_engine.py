@@ -96,6 +96,25 @@ def test_recorded_sources_come_in_order_of_time() -> None:
     assert np.array_equal(got.data[:, 4], np.arange(100) // 10)
 
 
+class Events(Recorded):
+    """The same, said to be irregular: nobody knows when the next is due."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        return super().start(*inputs).replace(rate=0)
+
+
+@pytest.mark.parametrize(("block", "other"), [(1, 1), (1000, 1), (7, 5), (1000, 1000), (1, 1000)])
+def test_recorded_inputs_are_aligned_by_time_whatever_their_blocks(block: int, other: int) -> None:
+    """An event in the midst of a block holds from its time on, and one through a node above from then on too."""
+    graph = Graph().add("fast", Recorded(n=1000, block=block)).add("event", Events(n=8, rate=7.0, block=other))
+    graph.add("m", Merge(), ["fast", "event"]).add("again", Merge(), ["fast", "m"])
+    got = collect(graph, ["again"])["again"]
+    times, events = np.arange(1000) / 1000, np.arange(8) / 7
+    assert np.array_equal(got.times, times)
+    assert np.array_equal(got.data[:, -1], np.searchsorted(events, times, "right") - 1)
+    assert np.array_equal(got.data[:, 4], np.arange(1000))
+
+
 def test_collect_refuses_what_is_live() -> None:
     graph = Graph().add("r", Ramp()).add("s", Square(), "r")
     with pytest.raises(StreamError, match="node 'r' is live"):
