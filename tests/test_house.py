@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from rheobase.stream.graph import parse
 
 ROOT = Path(__file__).parent.parent
 LONG = 300
@@ -130,3 +133,16 @@ def test_the_constraints_meet_the_requirements() -> None:
         if need.name != "rheobase":
             assert need.name.lower() in pinned, f"{need.name} is not pinned"
             assert need.specifier.contains(pinned[need.name.lower()]), need
+
+
+def test_the_example_of_the_readme_is_a_graph() -> None:
+    text = (ROOT / "README.md").read_text()
+    [example] = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    graph = parse(example, "README.md")
+    assert list(graph) == ["array", "rates", "z", "cursor", "out", "view", "rec"]
+
+
+def test_every_path_in_the_documents_is_there() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
+            assert "://" in target or (ROOT / target).exists(), f"{name}: {target}"
