@@ -13,14 +13,16 @@ machine code. Here the file's name is a hash of everything the loop reaches, so 
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import importlib.util
 import os
 import sys
 import tempfile
+import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
 from rheobase.stream.node import Kernel, blame
 
 Buffers = tuple[NDArray[np.float64], NDArray[np.int64]]
+_COMPILING = threading.Lock()
 
 
 class _Apart(numba.core.compiler.Compiler):  # type: ignore[misc]
@@ -85,14 +88,18 @@ class Loop:
                     raise TypeError("start() must return the Spec of what comes out")
             self.specs.append(out.replace(dtype="float64"))
         pack_p, pack_s = _Pack("p"), _Pack("s")
-        made = [(pack_p.add(k.params), pack_s.add(k.state)) for k in self.kernels]
+        made = []
+        for k in self.kernels:
+            with blame(k):
+                made.append((pack_p.add(k.params), pack_s.add(k.state)))
         self.p, self.s = pack_p.buffers(), pack_s.buffers()
         self._slots = [(p.slot, s.slot) for p, s in made]
         self._layout = [_shape(k.params) for k in self.kernels]
         for k, (mine, own) in zip(self.kernels, made, strict=True):
             k.params, k.state = mine.view(*self.p), own.view(*self.s)
         self.s0 = self.checkpoint()
-        self.run = _compile(*self._write(made))
+        with _COMPILING:
+            self.run = _compile(*self._write(made))
         self.seq = [0] * len(self.heard)
         self.segment: int | None = None
         self.n_out = np.zeros(max(1, len(self.heard)), np.int64)
@@ -413,8 +420,13 @@ def _forget_old(folder: Path, days: float = 30) -> None:
 
 
 def _reach(value: Any, seen: set[int]) -> Iterator[str]:
-    """Everything that a compiled function depends on, as text: its bytecode and all that it reaches."""
-    f = getattr(value, "py_func", value)
+    """Everything that a compiled function depends on, as text: its bytecode and all that it reaches.
+
+    What is not known here goes in by its repr: one that tells too much costs a compilation, never a stale loop.
+    """
+    f = getattr(getattr(value, "_dispatcher", value), "py_func", value)  # of a function, or of a ufunc
+    if f is not value:
+        yield repr(getattr(value, "targetoptions", ""))  # fastmath gives other numbers
     if isinstance(f, types.CodeType):
         yield f.co_code.hex()
         yield repr(f.co_names)
@@ -427,25 +439,33 @@ def _reach(value: Any, seen: set[int]) -> Iterator[str]:
         seen.add(id(f))
         yield f.__qualname__
         yield from _reach(f.__code__, seen)
-        words = [w for c in _codes(f.__code__) for w in c.co_names]
-        for word in words:
-            if word in f.__globals__:
-                yield from _reach(f.__globals__[word], seen)
-        for cell in f.__closure__ or ():
-            yield from _reach(cell.cell_contents, seen)
+        yield from _reach(f.__defaults__, seen)
+        cells = (c.cell_contents for c in f.__closure__ or ())
+        space = f.__globals__ | dict(zip(f.__code__.co_freevars, cells, strict=True))
+        words = dict.fromkeys([*f.__code__.co_freevars, *(w for c in _codes(f.__code__) for w in c.co_names)])
+        for found in _named(list(words), space):
+            yield from _reach(found, seen)
     elif isinstance(f, types.ModuleType):
         yield f.__name__
     elif isinstance(f, type):
-        yield f"{f.__qualname__}{getattr(f, '_fields', '')}"
-    elif isinstance(f, np.ndarray):
+        yield f"{f.__qualname__}{getattr(f, '_fields', '')}{list(f) if issubclass(f, enum.Enum) else ''}"
+    elif isinstance(f, np.ndarray | np.generic):
         yield f"{f.dtype}{f.shape}{f.tobytes().hex()}"
     elif isinstance(f, tuple | list):
         for v in f:
             yield from _reach(v, seen)
-    elif isinstance(f, bool | int | float | complex | str | bytes | type(None)):
-        yield repr(f)
     else:
-        yield getattr(f, "__qualname__", type(f).__qualname__)
+        yield repr(f)
+
+
+def _named(words: Sequence[str], space: Mapping[str, Any]) -> Iterator[Any]:
+    """What these words may stand for, those of modules too: in "helpers.gain", gain is a word of helpers."""
+    for word in words:
+        if word in space:
+            found = space[word]
+            yield found
+            if isinstance(found, types.ModuleType) and found.__name__.split(".")[0] not in ("math", "numpy", "numba"):
+                yield from _named([w for w in words if w != word], vars(found))
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,6 +200,76 @@ def test_a_changed_helper_is_another_loop() -> None:
     texts = ["|".join(fuse._reach(made(f).step, set())) for f in (2.0, 3.0)]
     assert texts[0] != texts[1]
     assert texts[0] == "|".join(fuse._reach(made(2.0).step, set()))
+
+
+SEEN = """
+import types
+from typing import Any
+import numba
+import numpy as np
+from rheobase.stream.node import kernel
+
+many = numba.vectorize(["float64(float64)"])(lambda v: {k} * v)
+scalar = np.int64({k})
+
+@kernel
+def helper(v: float) -> float:
+    return {k} * v
+
+@kernel
+def default(v: float, factor: float = {k}) -> float:
+    return factor * v
+
+@numba.njit(fastmath={k} == 3)
+def fast(v: float) -> float:
+    return (v + 1e16) - 1e16
+
+other = types.ModuleType("other")
+other.helper, other.deep = helper, types.ModuleType("deep")
+other.deep.scalar = {k}
+
+def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
+    y[0] = {use}
+    return True
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["scalar * x[0]", "default(x[0])", "many(x[0])", "other.helper(x[0])", "other.deep.scalar * x[0]", "fast(x[0])"],
+)
+def test_whatever_a_step_reaches_is_in_the_loops_name(use: str) -> None:
+    def made(k: int) -> Kernel:
+        space: dict[str, Any] = {}
+        exec(SEEN.format(k=k, use=use), space)
+        return type("K", (Kernel,), {"step": staticmethod(kernel(space["step"]))})()
+
+    results = [float(apply(made(k), np.ones((1, 1))).data[0, 0]) for k in (2, 3, 2)]
+    assert results == ([0.0, 1.0, 0.0] if "fast" in use else [2.0, 3.0, 2.0])
+
+
+def test_a_number_of_numpy_that_a_step_encloses_is_in_the_loops_name() -> None:
+    class K(Kernel):
+        factor: int = 1
+
+        def start(self, x: Spec) -> Spec:  # type: ignore[override]
+            factor = np.int64(self.factor)
+
+            @kernel
+            def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
+                y[0] = factor * x[0]
+                return True
+
+            self.step = step  # type: ignore[misc]
+            return x
+
+    assert [apply(K(factor=k), np.ones((1, 1))).data[0, 0] for k in (2, 3)] == [2.0, 3.0]
+
+
+def test_loops_compile_in_several_threads() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: apply(Sum(), np.ones((2, 11))).data[1, 0], range(4)))
+    assert made == [2.0] * 4
 
 
 @pytest.mark.parametrize("bad", [np.zeros(2, np.float32), np.zeros(2, bool)])
