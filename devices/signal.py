@@ -56,13 +56,13 @@ class Signal(Source):
         a = 0
         while a < n or not self.seconds:
             b = min(a + self.chunk, n) if self.seconds else a + self.chunk
-            times = begin + np.arange(a, b) / self.rate
+            times, x = begin + np.arange(a, b) / self.rate, self.samples(a, b)
             if self.paced:
                 while times[-1] - now() > IDLE:
                     wait_until(now() + IDLE)
                     yield None
                 wait_until(times[-1])
-            yield Block(self.samples(a, b), times, a)
+            yield Block(x, times, a)
             a = b
 
     def samples(self, a: int, b: int) -> NDArray[np.float64]:
