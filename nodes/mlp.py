@@ -44,8 +44,8 @@ class MLP(Decoder):
     the package torch; running does not.
 
     The defaults are the best by nRMSE on rows 0-4999 of Flint run 1 (fitted without 4000-4999 and scored there; the
-    best four also with 0-999 left out) of ten settings: one chosen earlier with rows 5000-5999 in view, and others
-    around it.
+    best four also with 0-999 left out) of ten settings: plain ones, one chosen earlier with rows 5000-5999 in view, and
+    variations of that.
     """
 
     lags: Count = 1
