@@ -25,6 +25,7 @@ from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Kernel, Node, Sink, Source, blame
 
 Listener = Callable[[Block], None]
+Item = tuple[str, Block]
 IDLE = 0.1
 """s: the longest that anything here waits before it looks whether it should stop."""
 
@@ -121,8 +122,11 @@ class Engine:
     def run(self) -> None:
         """Until every input has ended, or `stop` was called. Raises what a node raises, with its name."""
         try:
-            for name, block in self.inputs():
-                self.push(name, block)
+            for item in self.inputs():
+                if item is None:
+                    self._flush()
+                else:
+                    self.push(*item)
             self.finish()
         finally:
             self.close()
@@ -138,6 +142,12 @@ class Engine:
             self.taps[name](block)
         for listener in self._listeners.get(name, ()):
             listener(block)
+
+    def _flush(self) -> None:
+        """Nothing comes: what an edge that drops still keeps must not wait for the next sample."""
+        for senders in self.senders.values():
+            for sender in senders:
+                sender.flush()
 
     def finish(self) -> None:
         """The inputs have ended: let go of what still waits for another."""
@@ -288,8 +298,8 @@ class Engine:
 
     # --- running
 
-    def inputs(self) -> Iterator[tuple[str, Block]]:
-        """Every block that comes into this process, with the name it is pushed under."""
+    def inputs(self) -> Iterator[Item | None]:
+        """Every block that comes into this process, with the name it is pushed under; None while nothing comes."""
         if self.in_order:
             return self._in_order()
         if not self.receivers and len(self.sources) == 1:
@@ -298,7 +308,7 @@ class Engine:
             return self._from_links()
         return self._from_threads()
 
-    def _in_order(self) -> Iterator[tuple[str, Block]]:
+    def _in_order(self) -> Iterator[Item]:
         """Recorded sources, merged by time, at their pace if there is one."""
 
         def way(order: int, name: str, source: Source) -> Iterator[tuple[float, int, str, Block]]:
@@ -333,14 +343,13 @@ class Engine:
         with blame(source):
             yield from source.blocks()
 
-    def _from_source(self, name: str, source: Source) -> Iterator[tuple[str, Block]]:
+    def _from_source(self, name: str, source: Source) -> Iterator[Item | None]:
         for block in self._open(source):
             if self._stop.is_set():
                 return
-            if block is not None and len(block):
-                yield name, block
+            yield (name, block) if block is not None and len(block) else None
 
-    def _from_links(self) -> Iterator[tuple[str, Block]]:
+    def _from_links(self) -> Iterator[Item | None]:
         open_ = {self._address(n, i, self.here[n].edges[i].source): r for (n, i), r in self.receivers.items()}
         poller = zmq.Poller()
         by_socket = {}
@@ -357,6 +366,7 @@ class Engine:
                     n for s, _ in poller.poll(0 if ready else int(IDLE * 1000)) if (n := by_socket[s]) not in ready
                 ]
                 wait = 0.0
+            idle = True
             for name in ready:
                 receiver = open_[name]
                 # as many as lie there, but not for ever: the others wait
@@ -365,19 +375,22 @@ class Engine:
                     if block is None:
                         break
                     yield name, block
-                    wait = 0.0
+                    wait, idle = 0.0, False
                 if receiver.ended or (receiver.address in self.dead and not receiver.socket.poll(int(IDLE * 1000))):
                     poller.unregister(receiver.socket)
                     del open_[name]
+            if idle:
+                yield None
 
-    def _from_threads(self) -> Iterator[tuple[str, Block]]:
+    def _from_threads(self) -> Iterator[Item | None]:
         """Several inputs, some of which block: a thread for each source, and one for all edges."""
-        box: queue.Queue[tuple[str, Block] | BaseException | None] = queue.Queue(maxsize=256)
+        box: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=256)
 
-        def feed(blocks: Iterator[tuple[str, Block]]) -> None:
+        def feed(blocks: Iterator[Item | None]) -> None:
             try:
                 for item in blocks:
-                    box.put(item)
+                    if item is not None:
+                        box.put(item)
                 box.put(None)
             except BaseException as e:  # noqa: BLE001 it is raised where it is waited for
                 box.put(e)
@@ -389,7 +402,11 @@ class Engine:
             threading.Thread(target=feed, args=(way,), daemon=True).start()
         left = len(ways)
         while left:
-            item = box.get()
+            try:
+                item = box.get(timeout=IDLE)
+            except queue.Empty:
+                yield None
+                continue
             if item is None:
                 left -= 1
             elif isinstance(item, BaseException):

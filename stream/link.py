@@ -184,7 +184,7 @@ class Sender:
             self._socket.close(0)
             raise StreamError(f"cannot open {address}: {_why(e)}") from None
         self._late.append(pack_spec(spec, stream, virtual))
-        self._flush(wait)
+        self.flush(wait)
 
     def send(self, block: Block) -> None:
         """Send samples, by the edge's policy."""
@@ -209,7 +209,7 @@ class Sender:
                 socket.send(message)
             return True
         self._late.append(message)
-        self._flush(0)
+        self.flush()
         return True
 
     def end(self, patience: float = 2.0) -> None:
@@ -219,10 +219,10 @@ class Sender:
             self._push(end)
             return
         self._late = deque([*self._late, end])
-        self._flush(patience)
+        self.flush(patience)
 
-    def _flush(self, patience: float) -> None:
-        """Send what is kept, waiting up to `patience` s for a reader to take it."""
+    def flush(self, patience: float = 0.0) -> None:
+        """Send what is kept (only edges that drop keep anything), waiting up to `patience` s for a reader to take it."""
         until = clock.now() + patience
         while self._late:
             try:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from rheobase.stream import clock
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.engine import Align, Engine, collect
 from rheobase.stream.graph import Graph
+from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Node
 
 
@@ -170,3 +175,38 @@ def test_channels_of_a_merge_are_told_apart() -> None:
     assert engine.specs["m"].n == 8
     assert len(set(engine.specs["m"].channels)) == 8
     assert numbered("c", 2) == ("c0", "c1")
+
+
+def test_what_an_edge_keeps_leaves_though_nothing_more_comes(tmp_path: Path) -> None:
+    """A burst larger than the mark of a drop_oldest edge, then silence: the last of it arrives all the same."""
+    address = f"ipc://{tmp_path}/e"
+    engine = Engine(
+        Graph().add("src", Burst()),
+        senders=lambda name, spec, virtual: [Sender(address, spec, "drop_oldest", 3)],
+        outward=["src"],
+    )
+    receiver = Receiver(address, "drop_oldest", 3)
+    engine.start()
+    running = threading.Thread(target=engine.run)
+    running.start()
+    seen = []
+    until = clock.now() + 5
+    while 39 not in seen and clock.now() < until:
+        block = receiver.receive(0.1)
+        seen += [] if block is None else [block.seq]
+    engine.stop()
+    running.join(10)
+    assert 39 in seen
+    for sender in engine.senders["src"]:
+        sender.close()
+
+
+class Burst(Ramp):
+    """Forty blocks at once, then silence."""
+
+    def blocks(self) -> Iterator[Block | None]:
+        for k in range(40):
+            yield Block(np.zeros((1, self.c), np.float32), np.array([k / 1000]), k)
+        while True:
+            time.sleep(0.05)
+            yield None
