@@ -222,7 +222,7 @@ class Sender:
         self.flush(patience)
 
     def flush(self, patience: float = 0.0) -> None:
-        """Send what is kept (only edges that drop keep anything), waiting up to `patience` s for a reader to take it."""
+        """Send what is kept (edges that drop keep some), waiting up to `patience` s for a reader to take it."""
         until = clock.now() + patience
         while self._late:
             try:
