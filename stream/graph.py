@@ -178,9 +178,11 @@ def read(path: str | Path) -> Graph:
     file = Path(path)
     try:
         text = file.read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        near = nearest(file.name, [f.name for f in file.parent.glob("*.yaml")]) if file.parent.is_dir() else ""
-        raise StreamError(f"{file}: {getattr(e, 'strerror', None) or 'is not text'}{near}") from None
+    except OSError as e:
+        near = nearest(file.name, [f.name for f in file.parent.glob("*.yaml")]) if not file.exists() else ""
+        raise StreamError(f"{file}: {e.strerror}{near if 'did you mean' in near else ''}") from None
+    except UnicodeDecodeError:
+        raise StreamError(f"{file}: is not text (UTF-8)") from None
     return parse(text, str(file))
 
 
@@ -194,6 +196,8 @@ def parse(text: str, origin: str = "config") -> Graph:
         raise StreamError(f"{origin}{line}: {e.problem}") from None
     except yaml.YAMLError as e:
         raise StreamError(f"{origin}: {' '.join(str(e).split())}") from None
+    except RecursionError:
+        raise StreamError(f"{origin}: lists and mappings stand too deep in each other") from None
     except StreamError as e:
         raise StreamError(f"{origin}: {e}") from None
 
@@ -209,7 +213,11 @@ def from_dict(config: Any, origin: str = "", only: str | None = None) -> Graph:
     for key in config:
         if key not in known:
             raise StreamError(f"unknown key {key!r}{nearest(str(key), known)}")
+    if not config["nodes"]:
+        raise StreamError("nodes: there is none")
     graph = Graph(str(config.get("name", "graph")), origin)
+    if "/" in graph.name:
+        raise StreamError(f"name: {graph.name!r}: a '/' cannot be in it, for run directories are named after it")
     graph.options = {k: v for k, v in config.items() if k not in ("name", "nodes")}
     for name, entry in config["nodes"].items():
         if not isinstance(name, str) or not name.isidentifier():

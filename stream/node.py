@@ -29,6 +29,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
 import textwrap
@@ -122,6 +123,8 @@ class Node:
                 done[key] = msgspec.convert(value, types[key], strict=False)
             except msgspec.ValidationError as e:
                 raise StreamError(f"{key}: {str(e)[:1].lower()}{str(e)[1:]}") from None
+            if isinstance(done[key], float) and not math.isfinite(done[key]):
+                raise StreamError(f"{key}: must be finite, got {done[key]}")
         for f in dataclasses.fields(cls):
             empty = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             if f.init and empty and f.name not in done:
@@ -253,6 +256,8 @@ def load(name: str) -> type[Node]:
         if attribute and module.startswith(e.name or "?"):
             raise StreamError(f"type {name!r}: no module {e.name!r} in {Path.cwd()} or among the packages") from None
         raise StreamError(f"type {name!r} needs the package {e.name!r}: pip install 'rheobase[all]'") from None
+    except Exception as e:
+        raise StreamError(f"type {name!r}: {module} cannot be loaded: {type(e).__name__}: {e}") from e
     if attribute:
         cls = getattr(found, attribute, None)
         if cls is None:
