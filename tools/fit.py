@@ -39,6 +39,7 @@ from rheobase.stream.engine import Engine
 from rheobase.stream.files import digest, find
 from rheobase.stream.graph import Graph
 from rheobase.stream.node import Source, nearest, type_name
+from rheobase.stream.run import new_folder
 from rheobase.tools.replay import onto, recording
 from rheobase.tools.scores import METRICS, Row, Scores
 
@@ -67,8 +68,9 @@ class Gathered:
     segment: NDArray[np.int64]
 
 
-def evaluate(graph: Graph, folder: Path) -> Scores:
-    """Fit and score every decoder of a graph by its `eval` table; scores.json and decoded.png go to the folder.
+def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
+    """Fit and score every decoder of a graph by its `eval` table; scores.json and decoded.png go to the folder
+    (None: a new one under runs/).
 
     The graph's own decoders and their model files stay as they are. Raises StreamError.
     """
@@ -81,10 +83,13 @@ def evaluate(graph: Graph, folder: Path) -> Scores:
             raise _wrong(graph, f"figure: no decoder {name!r}{nearest(name, decoders)}")
     with _progress() as bar:
         gathered = gather(graph, [*(_input(graph, n) for n in decoders), protocol.truth], bar)
+        splits = {n: _split(graph, protocol, gathered, _input(graph, n)) for n in decoders}
+        folder = folder or new_folder(f"{graph.name}-eval")
+        folder.mkdir(parents=True, exist_ok=True)  # where it cannot be, that is said before the work
         scores = Scores(graph.name, protocol.metrics, protocol.figure)
         task = bar.add_task("fit", total=len(decoders) * protocol.seeds)
         for name, node in decoders.items():
-            split = _split(graph, protocol, gathered, _input(graph, name))
+            split = splits[name]
             seeds = range(protocol.seeds) if "seed" in node.parameters() else [None]
             fits = []
             for seed in seeds:
@@ -94,7 +99,6 @@ def evaluate(graph: Graph, folder: Path) -> Scores:
                 bar.advance(task, protocol.seeds / len(seeds))
             scores.rows.append(_merged(fits))
             scores.spec, scores.times, scores.Z = split.truth, split.times, split.Z_test
-    folder.mkdir(parents=True, exist_ok=True)
     scores.draw(folder / "decoded.png")
     (folder / "scores.json").write_text(json.dumps(scores.to_dict(), indent=1))
     return scores
@@ -218,9 +222,11 @@ def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], sour
     for word, given, default in (("train", protocol.train, (0.0, edge)), ("test", protocol.test, (edge, math.inf))):
         a, b = given or default
         rows = (t >= a - 1e-6) & (t < b - 1e-6)  # times are sums of periods: 1 us is none of them
+        lasts = f"the recording lasts {t[-1]:.1f} s"
         if not np.isfinite(Z[rows]).all(axis=1).any():
-            lasts = f"the recording lasts {t[-1]:.1f} s"
             raise _wrong(graph, f"{word}: [{a:g}, {b:g}] s holds no sample with truth: {lasts}")
+        if given and (a < 0 or b > t[-1] + 1):  # its end may be rounded up
+            raise _wrong(graph, f"{word}: [{a:g}, {b:g}] s is not all there: {lasts}")
         parts.append(rows)
     train, test = parts
     if (train & test).any():
@@ -273,7 +279,10 @@ def _protocol(graph: Graph) -> Protocol:
     try:
         protocol = msgspec.convert(given, Protocol, strict=False)
     except msgspec.ValidationError as e:
-        raise _wrong(graph, str(e)) from None
+        why, _, where = str(e).partition(" - at `$.")
+        bad = [m for m in given["metrics"] if m not in METRICS] if why.startswith("Invalid enum") else []
+        why = f"unknown metric {bad[0]!r}{nearest(str(bad[0]), METRICS)}" if bad else f"{why[0].lower()}{why[1:]}"
+        raise _wrong(graph, f"{where.rstrip('`')}: {why}".removeprefix(": ")) from None
     if protocol.truth not in graph.places:
         raise _wrong(graph, f"truth: no node {protocol.truth!r}{nearest(protocol.truth, graph.places)}")
     if not protocol.metrics:
@@ -292,4 +301,5 @@ def _input(graph: Graph, name: str) -> str:
 
 
 def _progress() -> rich.progress.Progress:
-    return rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+    console = rich.console.Console(stderr=True)
+    return rich.progress.Progress(console=console, transient=True, disable=not console.is_terminal)

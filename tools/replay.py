@@ -223,11 +223,15 @@ def _go(engine: Engine, console: rich.console.Console) -> None:
         rich.progress.TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("replay")
         first = float("nan")
 
-        for name, block in engine.inputs():
+        for item in engine.inputs():
+            if item is None:
+                continue
+            name, block = item
             if first != first:
                 first = block.times[0]
             bar.update(task, description=f"replay: {block.times[-1] - first:.1f} s of the recording")
