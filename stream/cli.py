@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import rich.console
 import rich.table
@@ -33,17 +34,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return int(given.do(given) or 0)
-    except StreamError as e:
-        if given.debug:
-            traceback.print_exc()
-        where = f"{given.origin}: " if str(e).startswith("node ") and hasattr(given, "origin") else ""
-        print(f"rheo: {where}{e}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as e:  # noqa: BLE001 whatever it is, the user gets one line
+        if given.debug:
+            traceback.print_exc()
+        where = f"{given.origin}: " if str(e).startswith("node ") and hasattr(given, "origin") else ""
+        print(f"rheo: {where}{_said(e)}", file=sys.stderr)
+        return 1
+
+
+def _said(e: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(e, StreamError):
+        text = str(e)
+    elif isinstance(e, OSError) and e.strerror:
+        text = f"{e.filename}: {e.strerror}" if e.filename else e.strerror
+    else:
+        text = f"{type(e).__name__}: {e} (`rheo --debug` shows where)"
+    return " ".join(text.split())
 
 
 def find_graph(name: str) -> Graph:
@@ -73,11 +85,15 @@ def _graph(given: argparse.Namespace) -> Graph:
 def _run(given: argparse.Namespace) -> int:
     from rheobase.stream.run import new_folder, run
 
+    if given.seconds is not None and not given.seconds > 0:
+        raise StreamError(f"--for {given.seconds:g}: write a number of seconds above 0")
+    speed = _speed(given.speed)
     graph = _graph(given)
+    graph.check()
     folder = Path(given.folder) if given.folder else new_folder(graph.name)
     if given.folder and (folder / "config.yaml").exists():
         raise StreamError(f"{folder}: holds a run already")
-    report = run(graph, folder, given.seconds, _speed(given.speed), status=True)
+    report = run(graph, folder, given.seconds, speed, status=True)
     report.show(OUT)
     OUT.print(f"{report.lasted:.1f} s in {folder}", highlight=False, soft_wrap=True)
     if not report.ok:
@@ -107,12 +123,9 @@ def _fit(given: argparse.Namespace) -> int:
 
 
 def _eval(given: argparse.Namespace) -> int:
-    from rheobase.stream.run import new_folder
     from rheobase.tools.fit import evaluate
 
-    graph = _graph(given)
-    folder = Path(given.folder) if given.folder else new_folder(f"{graph.name}-eval")
-    evaluate(graph, folder).show(OUT)
+    evaluate(_graph(given), Path(given.folder) if given.folder else None).show(OUT)
     return 0
 
 
@@ -200,8 +213,13 @@ def _speed(word: str) -> float:
     return speed
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` says more\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rheo",
         description="Run a graph of sensors, decoders and outputs live; replay it to the same bits.",
         epilog="`rheo COMMAND --help` says more about a command.",

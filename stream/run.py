@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
+import itertools
 import json
 import os
 import selectors
@@ -87,13 +88,14 @@ def run(
 
 
 def new_folder(name: str, under: Path = Path("runs")) -> Path:
-    """A run directory that is not there yet: runs/name-20260131-120000."""
+    """Make a run directory of its own: runs/name-20260131-120000. Raises OSError."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = under / f"{name}-{stamp}"
-    n = 2
-    while folder.exists():
-        folder = under / f"{name}-{stamp}-{n}"
-        n += 1
+    under.mkdir(parents=True, exist_ok=True)
+    for n in itertools.count(1):
+        folder = under / (f"{name}-{stamp}" if n == 1 else f"{name}-{stamp}-{n}")
+        with contextlib.suppress(FileExistsError):  # another run of this second has it
+            folder.mkdir()
+            break
     return folder
 
 

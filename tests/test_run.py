@@ -216,6 +216,6 @@ def test_run_can_be_called_from_a_thread() -> None:
 
 
 def test_folders_do_not_meet(tmp_path: Path) -> None:
-    first = new_folder("a", tmp_path)
-    first.mkdir()
-    assert new_folder("a", tmp_path) != first
+    made = [new_folder("a", tmp_path / "runs") for _ in range(3)]
+    assert len({*made}) == 3
+    assert all(f.is_dir() for f in made)

@@ -1,0 +1,117 @@
+"""Whatever a user gives the command: one line on stderr that says what and where, no traceback, no hang."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TESTS = Path(__file__).parent
+GOOD = """
+name: g
+nodes:
+  src: {type: "parts:Recorded", n: 50}
+  b:   {type: bins, in: src, width: 0.01}
+  rec: {type: record, in: [src, b]}
+"""
+EVAL = """
+nodes:
+  x: {type: replay, file: x.csv, rate: 10}
+  z: {type: replay, file: x.csv, rate: 10}
+  y: {type: ridge, in: x}
+eval:
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    np.savetxt(tmp_path / "x.csv", np.random.default_rng(0).normal(size=(400, 2)), delimiter=",")
+    return tmp_path
+
+
+def rheo(here: Path, *words: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rheobase.stream", *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str], says: str) -> None:
+    assert done.returncode not in (0, -9)
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "g.yaml: a config is a mapping"),
+        (b"name: \xff", "g.yaml: is not text (UTF-8)\n"),
+        (b"nodes:\n\tx: 1", "g.yaml, line 2: found character '\\t'"),
+        (b"nodes: " + b"[" * 5000, "g.yaml: lists and mappings stand too deep"),
+        (b"nodes: {}", "g.yaml: nodes: there is none"),
+        (b"name: a/b\nnodes: {x: {}}", "g.yaml: name: 'a/b': a '/' cannot be in it"),
+        (b"nodes: {x: {type: 'broken:X'}}", "type 'broken:X': broken cannot be loaded: SyntaxError"),
+        (GOOD.replace("0.01", ".inf").encode(), "g.yaml: node 'b' (bins): width: must be finite, got inf"),
+    ],
+)
+def test_odd_configs(here: Path, text: bytes, says: str) -> None:
+    (here / "g.yaml").write_bytes(text)
+    (here / "broken.py").write_text("def (")
+    one_line(rheo(here, "run", "g.yaml"), says)
+    assert not (here / "runs").exists(), "what cannot run leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rnu"], "rheo: argument COMMAND: invalid choice: 'rnu'"),
+        (["run"], "the following arguments are required: GRAPH"),
+        (["run", "."], "rheo: .: Is a directory"),
+        (["run", "good.yaml", "--for", "-1"], "--for -1: write a number of seconds above 0"),
+        (["run", "good.yaml", "--for", "nan"], "--for nan"),
+        (["run", "good.yaml", "--folder", "x.csv"], "rheo: x.csv: File exists"),
+        (["run", "good.yaml", "--folder", "x.csv/a"], "rheo: x.csv/a: Not a directory"),
+    ],
+)
+def test_odd_words(here: Path, words: list[str], says: str) -> None:
+    one_line(rheo(here, *words), says)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("{truth: zz}", "truth: no node 'zz'"),
+        ("{truth: z, trian: [0, 9]}", "unknown key 'trian'; did you mean 'train'?"),
+        ("{truth: z, train: [0, 9], test: [20, 400]}", "test: [20, 400] s is not all there: the recording lasts 39.9"),
+        ("{truth: z, train: [-5, 9], test: [20, 40]}", "train: [-5, 9] s is not all there"),
+        ("{truth: z, train: [9, 0], test: [20, 40]}", "train: [9, 0] s holds no sample"),
+        ("{truth: z, train: [0, 20], test: [19, 40]}", "train and test overlap: 10 samples"),
+        ("{truth: z, train: [0]}", "eval: train: expected `array` of length 2, got 1"),
+        ("{truth: z, metrics: [nrsme]}", "metrics[0]: unknown metric 'nrsme'; did you mean 'nrmse'?"),
+    ],
+)
+def test_odd_eval_tables(here: Path, table: str, says: str) -> None:
+    (here / "e.yaml").write_text(f"{EVAL.rstrip()} {table}\n")
+    one_line(rheo(here, "eval", "e.yaml", "--folder", "out"), f"rheo: e.yaml: eval: {says.removeprefix('eval: ')}")
+
+
+def test_eval_says_before_the_work_that_it_cannot_write(here: Path) -> None:
+    (here / "e.yaml").write_text(f"{EVAL.rstrip()} {{truth: z, metrics: [r2]}}\n")
+    one_line(rheo(here, "eval", "e.yaml", "--folder", "x.csv/out"), "rheo: x.csv/out: Not a directory")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_nowhere_to_print(here: Path) -> None:
+    with open("/dev/full", "w") as full:
+        one_line(rheo(here, "graph", "good.yaml", stdout=full.fileno()), "rheo: No space left on device")
