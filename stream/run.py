@@ -448,7 +448,8 @@ def child() -> None:
         say({"done": True, "counted": counted(running)})
         bye.wait()
     except BaseException as e:  # noqa: BLE001 the parent names it
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log may lie on a disk that is full
+            traceback.print_exc()
         if stopped.is_set() and not ready:  # another died while this one waited for it
             say({"done": True})
             os._exit(0)

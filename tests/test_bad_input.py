@@ -115,3 +115,48 @@ def test_eval_says_before_the_work_that_it_cannot_write(here: Path) -> None:
 def test_nowhere_to_print(here: Path) -> None:
     with open("/dev/full", "w") as full:
         one_line(rheo(here, "graph", "good.yaml", stdout=full.fileno()), "rheo: No space left on device")
+
+
+LIVE = """
+nodes:
+  src: {{type: "parts:Ramp", n: {n}, process: acquire}}
+  two: {{type: "{middle}", in: src}}
+  rec: {{type: record, in: [src, two], flush: 0.05, process: record}}
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("n", "middle", "says"),
+    [
+        (100000, "parts:Fail", "rheo: live.yaml: node 'two' (parts:Fail): ValueError: on purpose"),
+        (300, "parts:Square", "rheo: run: No space left on device"),
+    ],
+)
+def test_a_full_disk_hides_no_error_and_no_sample(here: Path, n: int, middle: str, says: str) -> None:
+    """Neither the log nor the tables can be written any more."""
+    (here / "live.yaml").write_text(LIVE.format(n=n, middle=middle))
+    (here / "run").mkdir()
+    for name in ("log.txt", "tables.json"):
+        (here / "run" / name).symlink_to("/dev/full")
+    one_line(rheo(here, "run", "live.yaml", "--folder", "run"), says)
+    done = rheo(here, "replay", "run/recording.xdf", "--speed", "max")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "src" in done.stdout
+
+
+def test_a_recording_that_outgrows_its_disk_is_readable(here: Path) -> None:
+    """The recorder's file may not grow any more (a limit on its size, for want of a small disk)."""
+    resource = pytest.importorskip("resource")
+    (here / "live.yaml").write_text(LIVE.format(n=1000000, middle="parts:Square"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, limits[1]))
+    try:
+        done = rheo(here, "run", "live.yaml", "--folder", "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    one_line(done, "rheo: live.yaml: node 'rec' (record): file: run/recording.xdf: File too large after")
+    assert "safe on disk: " in done.stderr
+    done = rheo(here, "replay", "run", "--speed", "max")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "byte-identical" in done.stdout
