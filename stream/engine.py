@@ -6,8 +6,9 @@ the kernels that somebody else listens to. A node of several inputs gets them al
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import heapq
+import itertools
 import math
 import queue
 import threading
@@ -21,7 +22,7 @@ import zmq
 from rheobase.stream import clock
 from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.graph import Graph, Place
-from rheobase.stream.link import Receiver, Sender
+from rheobase.stream.link import START, Receiver, Sender
 from rheobase.stream.node import Kernel, Node, Sink, Source, blame
 
 Listener = Callable[[Block], None]
@@ -94,7 +95,7 @@ class Engine:
         given = self._start_sources()
         for (name, i), receiver in self.receivers.items():
             source = self.here[name].edges[i].source
-            given.setdefault(source, receiver.wait_spec(30, self._stop.is_set))
+            given.setdefault(source, receiver.wait_spec(START, self._stop.is_set))
         self._build(given)
         if any(not isinstance(p.node, Kernel | Source | Sink) for p in self.here.values()):
             self._warm(given)
@@ -106,18 +107,28 @@ class Engine:
                     self._listen(name, sender.send)
 
     def _start_sources(self) -> dict[str, Spec]:
-        """Side by side, for each may have to look for its stream."""
+        """Side by side, for each may have to look for its stream; the first that fails ends the wait for all."""
+        box: queue.SimpleQueue[tuple[str, Spec | BaseException]] = queue.SimpleQueue()
 
-        def start(node: Source) -> Spec:
-            with blame(node):
-                out = node.start()
-                if out is None:
-                    raise TypeError("start() must return the Spec of what comes")
-                return out
+        def start(name: str, node: Source) -> None:
+            try:
+                with blame(node):
+                    out = node.start()
+                    if out is None:
+                        raise TypeError("start() must return the Spec of what comes")
+                box.put((name, out))
+            except BaseException as e:  # noqa: BLE001 it is raised where it is waited for
+                box.put((name, e))
 
-        with concurrent.futures.ThreadPoolExecutor(max(1, len(self.sources))) as pool:
-            made = {name: pool.submit(start, node) for name, node in self.sources.items()}
-            return {name: future.result() for name, future in made.items()}
+        for item in self.sources.items():
+            threading.Thread(target=start, args=item, daemon=True).start()
+        given = {}
+        for _ in self.sources:
+            name, out = box.get()
+            if isinstance(out, BaseException):
+                raise out
+            given[name] = out
+        return given
 
     def run(self) -> None:
         """Until every input has ended, or `stop` was called. Raises what a node raises, with its name."""
@@ -128,8 +139,11 @@ class Engine:
                 else:
                     self.push(*item)
             self.finish()
-        finally:
-            self.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what is told
+                self.close()
+            raise
+        self.close()
 
     def stop(self) -> None:
         """Sources stop; what is on its way is finished."""
@@ -287,12 +301,13 @@ class Engine:
                 addresses = {name} | {
                     self._address(n, i, name) for (n, i) in self.receivers if self.here[n].edges[i].source == name
                 }
-                for n in (1, 4):
-                    data = (
-                        np.full((n, spec.n), "", object) if spec.dtype == "str" else np.zeros((n, spec.n), spec.dtype)
-                    )
-                    for address in addresses:
-                        self.push(address, Block(data, np.arange(n) / (spec.rate or 1.0)))
+                text = spec.dtype == "str"
+                for n, address in itertools.product((1, 4), addresses):
+                    data = np.full((n, spec.n), "", object) if text else np.zeros((n, spec.n), spec.dtype)
+                    times = np.arange(n) / (spec.rate or 1.0)
+                    if address != name and not text:  # as they come over an edge: another type to a compiler
+                        data.flags.writeable = times.flags.writeable = False
+                    self.push(address, Block(data, times))
         finally:
             self._warming = False
 

@@ -50,6 +50,8 @@ HIGH_WATER = 1024
 """Messages that may wait on each side of a `block` edge."""
 LARGEST = 1 << 28
 """Bytes: a larger frame is refused before memory is taken for it."""
+START = 120.0
+"""s: until every process must be ready (finding streams and the first compilation included)."""
 PATIENCE = 100
 """ms between two looks at whether a wait still makes sense."""
 
@@ -72,7 +74,7 @@ def pack(block: Block, dtype: str, stream: int = 0, virtual: bool = False) -> by
     n, c = block.data.shape
     code = DTYPES.index(dtype)
     if dtype == "str":
-        words = [str(w).encode() for w in block.data.ravel()]
+        words = [str(w).encode(errors="replace") for w in block.data.ravel()]
         values = b"".join(struct.pack("<I", len(w)) + w for w in words)
     else:
         values = np.asarray(block.data, _KEPT[code]).tobytes()
@@ -167,7 +169,7 @@ class Sender:
         stream: int = 0,
         virtual: bool = False,
         give_up: Callable[[], bool] = lambda: False,
-        wait: float = 30.0,
+        wait: float = START,
     ) -> None:
         self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
         self.sent = self.lost = self.waits = 0

@@ -135,6 +135,18 @@ def test_an_error_in_a_node_names_it_and_keeps_its_cause() -> None:
     assert isinstance(e.value.__cause__, ValueError)
 
 
+def test_what_went_wrong_first_is_told() -> None:
+    class Worse(Keep):
+        def stop(self) -> None:
+            raise RuntimeError("and that too")
+
+    graph = Graph().add("r", Recorded(n=200)).add("bad", Fail(at=100), "r").add("k", Worse(), "bad")
+    engine = Engine(graph)
+    engine.start()
+    with pytest.raises(StreamError, match="node 'bad'"):
+        engine.run()
+
+
 def test_a_recording_is_paced_and_cut_fine() -> None:
     graph = Graph().add("r", Recorded(n=300, block=300)).add("k", Keep(), "r")
     keep = graph["k"]
