@@ -155,13 +155,16 @@ class Status:
             return
         self.last = now
         text = rich.text.Text(self.text(now), no_wrap=True, overflow="ellipsis")
-        if not self.console.is_terminal:
-            self.console.print(text, soft_wrap=True)
-            return
-        if self.live is None:
-            self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
-            self.live.start()
-        self.live.update(text, refresh=True)
+        try:
+            if not self.console.is_terminal:
+                self.console.print(text, soft_wrap=True)
+                return
+            if self.live is None:
+                self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
+                self.live.start()
+            self.live.update(text, refresh=True)
+        except (OSError, SystemExit):  # rich exits where nobody reads: the run must go on
+            self.shown = False
 
     def text(self, now: float) -> str:
         """The line."""

@@ -35,14 +35,12 @@ from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import versions
 from rheobase.stream.graph import Graph, from_dict
-from rheobase.stream.link import Receiver, Sender
-from rheobase.stream.node import Sink
+from rheobase.stream.link import START, Receiver, Sender
+from rheobase.stream.node import Sink, blame
 from rheobase.stream.report import Report, Status
 
-START = 120.0
-"""s: until every process must be ready (the first compilation included)."""
 GRACE = 5.0
-"""s: a process that has not ended so long after it was told to is killed."""
+"""s: a process that was told to end and for so long gets nothing done is killed."""
 
 
 def run(
@@ -64,27 +62,41 @@ def run(
     """
     graph.check()
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(graph.to_dict(), sort_keys=False))
-        (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
+        with _written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(yaml.safe_dump(graph.to_dict(), sort_keys=False))
+            (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
     report = Report(graph)
     line = Status(report, status)
-    failure: StreamError | None = None
+    failure: Exception | None = None
     try:
-        with _interrupts() as interrupted:
-            if len(graph.processes()) == 1:
-                _run_here(graph, folder, seconds, speed, taps, report, line, interrupted)
-            else:
+        if len(graph.processes()) == 1:
+            _run_here(graph, folder, seconds, speed, taps, report, line)
+        else:
+            with _interrupts() as interrupted:
                 _Children(graph, folder, seconds, speed, report, line, interrupted).run()
-    except StreamError as e:
+    except Exception as e:  # noqa: BLE001 the tables are written whatever it was
         failure = e
     finally:
         line.close()
     if folder is not None:
-        report.write(folder)
+        try:
+            with _written(folder):
+                report.write(folder)
+        except StreamError as e:
+            failure = failure or e
     if failure is not None:
         raise failure
     return report
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """A full disk, or a folder that may not be written to, in one line."""
+    try:
+        yield
+    except OSError as e:
+        raise StreamError(f"{e.filename or folder}: {e.strerror}") from None
 
 
 def new_folder(name: str, under: Path = Path("runs")) -> Path:
@@ -144,11 +156,17 @@ def _drive(engine: Engine, watch: Callable[[], None]) -> None:
     thread.start()
     windows = [p.node for p in engine.here.values() if isinstance(p.node, Sink) and type(p.node).loop is not Sink.loop]
     watcher = threading.Thread(target=look, daemon=True)
-    if windows:
-        watcher.start()
-        windows[0].loop(done.is_set)
-    else:
-        look()
+    try:
+        if windows:
+            watcher.start()
+            with blame(windows[0]):
+                windows[0].loop(done.is_set)
+        else:
+            look()
+    except Exception:
+        engine.stop()
+        thread.join(GRACE)
+        raise
     thread.join()
     if errors:
         raise errors[0]
@@ -162,10 +180,9 @@ def _run_here(
     taps: Mapping[str, Callable[[Block], None]] | None,
     report: Report,
     line: Status,
-    interrupted: threading.Event,
 ) -> None:
     engine = Engine(graph, taps=taps, folder=folder, speed=speed)
-    engine.start()
+    engine.start()  # until it has, nothing can be lost: Ctrl-C interrupts at once
     begin = clock.now()
 
     def watch() -> None:
@@ -175,7 +192,8 @@ def _run_here(
         line.show()
 
     try:
-        _drive(engine, watch)
+        with _interrupts() as interrupted:
+            _drive(engine, watch)
     finally:
         report.update("main", counted(engine), final=True)
         gc.unfreeze()
@@ -222,7 +240,7 @@ class _Children:
         self.ready: set[str] = set()
         self.done: set[str] = set()
         self.failures: list[str] = []
-        self.told_to_stop = 0.0
+        self.told_to_stop = self.moved = 0.0
         self.said_bye = False
 
     def run(self) -> None:
@@ -308,7 +326,7 @@ class _Children:
                 self._stop()
             if self.interrupted.is_set() and went is None:
                 raise StreamError("interrupted before every process was ready")
-            if self.told_to_stop and now - self.told_to_stop > (GRACE if went else 1.0):
+            if self.told_to_stop and now - max(self.told_to_stop, self.moved) > (GRACE if went else 1.0):
                 for label in sorted(alive):
                     # one that still looks for its stream cannot hear
                     if label not in self.done and went:
@@ -327,6 +345,8 @@ class _Children:
         if said.get("ready"):
             self.ready.add(label)
         if "counted" in said:
+            if said["counted"]["nodes"] != self.report.counted.get(label, {}).get("nodes"):
+                self.moved = time.monotonic()  # what is on its way may take long, but nothing of it is lost
             self.report.update(label, said["counted"], final="done" in said)
         if "failed" in said:
             self.failures.append(said["failed"])
@@ -397,7 +417,7 @@ def child() -> None:
     send_lock = threading.Lock()
 
     def say(what: dict[str, Any]) -> None:
-        with send_lock:
+        with send_lock, contextlib.suppress(OSError):  # the parent is gone: `obey` sees it
             s.sendall(json.dumps(what).encode() + b"\n")
 
     def hear() -> Iterator[dict[str, Any]]:
@@ -454,15 +474,16 @@ def child() -> None:
             say({"done": True})
             os._exit(0)
         text = str(e) if isinstance(e, StreamError) else f"{type(e).__name__}: {e}"
-        with contextlib.suppress(OSError):
-            if engine is not None:
-                say({"counted": counted(engine)})
-            say({"failed": text})
+        if engine is not None:
+            say({"counted": counted(engine)})
+        say({"failed": text})
         with contextlib.suppress(Exception):
             if engine is not None:
                 engine.close()
         bye.wait(GRACE)
+        sys.stdout.flush()
         os._exit(1)
+    sys.stdout.flush()
     os._exit(0)  # threads of sources may still wait on a device
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -92,6 +93,19 @@ class Stop(Node):
         return x
 
 
+class Late(Ramp):
+    """Takes its time to start, and says when it begins to."""
+
+    late: float = 30.0
+    """s."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        assert self.folder is not None
+        (self.folder / "starting").touch()
+        time.sleep(self.late)
+        return super().start(*inputs)
+
+
 class Keep(Sink):
     """Keeps what it gets; at the end writes the sum of its first channel, and how many, to its folder."""
 
@@ -111,6 +125,13 @@ class Keep(Sink):
         if self.folder is not None:
             rows = np.concatenate([b.data[:, 0] for _, b in self.got]) if self.got else np.zeros(0)
             np.savetxt(self.folder / f"{self.name}.txt", rows)
+
+
+class Say(Keep):
+    """Prints what it took, as anyone's node may."""
+
+    def take(self, i: int, x: Block) -> None:
+        print("took", x.seq)
 
 
 class SumState(NamedTuple):

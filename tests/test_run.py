@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,14 +10,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rich.console
 import yaml
+from parts import Fail, Keep, Ramp, Recorded, Square
 
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import Graph, from_dict, parse
+from rheobase.stream.report import Report, Status
 from rheobase.stream.run import new_folder, run
 
 TESTS = Path(__file__).parent
@@ -204,6 +210,72 @@ def test_a_node_that_only_this_program_knows_cannot_move(tmp_path: Path) -> None
     graph = Graph().add("src", Here(), process="other").add("keep", Keep(), "src")
     with pytest.raises(StreamError, match=r"no class .*Here"):
         run(graph, tmp_path)
+
+
+def test_a_sink_that_is_behind_is_waited_for_while_it_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rheobase.stream.run.GRACE", 2.0)
+    text = '  src: {type: "parts:Ramp", n: 100000, process: acquire}\n  k: {type: "parts:Keep", in: src, slow: 0.005}'
+    report = run(graph_of(text), tmp_path, seconds=1.2)
+    assert report.ok
+    assert report.samples["k"] == report.samples["src"] > 500
+
+
+def test_what_a_node_prints_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    text = '  src: {type: "parts:Ramp", n: 20, process: acquire}\n  k: {type: "parts:Say", in: src}'
+    assert run(graph_of(text), tmp_path).ok
+    assert (tmp_path / "log.txt").read_text().split() == [w for k in range(20) for w in ("took", str(k))]
+
+
+def test_ctrl_c_ends_a_start_that_takes_long(tmp_path: Path) -> None:
+    process = command(tmp_path, '  src: {type: "parts:Late", late: 60}\n  k: {type: "parts:Keep", in: src}')
+    wait_for(tmp_path / "run" / "starting", process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+
+
+def test_a_window_that_breaks_is_named_and_the_run_is_closed() -> None:
+    class Window(Keep):
+        def loop(self, stopped: Callable[[], bool]) -> bool:
+            raise RuntimeError("on purpose")
+
+        def stop(self) -> None:
+            self.closed = True
+
+    window = Window()
+    graph = Graph().add("src", Ramp(n=100000)).add("w", window, "src")
+    with pytest.raises(StreamError, match=r"node 'w' .*: RuntimeError: on purpose"):
+        run(graph)
+    assert window.closed
+
+
+def test_a_full_disk_does_not_hide_what_went_wrong_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Report, "write", full)
+    graph = Graph().add("src", Recorded(n=200)).add("bad", Fail(), "src")
+    with pytest.raises(StreamError, match="node 'bad'"):
+        run(graph, tmp_path)
+    graph = Graph().add("src", Recorded(n=20)).add("sq", Square(), "src")
+    with pytest.raises(StreamError, match=f"{tmp_path}: No space left on device"):
+        run(graph, tmp_path)
+
+
+def test_the_status_line_ends_and_not_the_run_when_nobody_reads_it() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    report = Report(Graph())
+    report.update("main", {"nodes": {}})
+    with open(write, "w", buffering=1, closefd=False) as file:
+        line = Status(report, shown=True)
+        line.console, line.every = rich.console.Console(file=file), 0.0
+        line.show()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)
+    os.close(write)
+    assert not line.shown
 
 
 def test_run_can_be_called_from_a_thread() -> None:
