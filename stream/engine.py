@@ -85,7 +85,12 @@ class Engine:
     @property
     def in_order(self) -> bool:
         """Whether all that comes in is recorded and read here, so that it can be taken in order of time."""
-        return not self.receivers and all(not s.live for s in self.sources.values())
+        return self.recorded and not self.receivers
+
+    @property
+    def recorded(self) -> bool:
+        """Whether all that comes in is recorded."""
+        return all(not s.live for s in self.sources.values()) and all(r.virtual for r in self.receivers.values())
 
     def start(self) -> None:
         """Start every node, run zeros through what is not yet compiled, and start them again.
@@ -281,7 +286,7 @@ class Engine:
         if len(place.edges) == 1:
             self._listen(self._address(name, 0, place.edges[0].source), give)
             return
-        align = Align(specs, give, self.in_order)
+        align = Align(specs, give, self.in_order or (self.recorded and not self.speed))
         self._aligned.append(align)
         for i, edge in enumerate(place.edges):
             self._listen(self._address(name, i, edge.source), align.taker(i))
@@ -438,8 +443,8 @@ class Align:
     that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
     knows when its next is due) is held as it is; `late` counts the samples that came too late for that.
 
-    recorded: the inputs are read in order of time, however large their blocks, and `until` says how far all of
-    them have come; then nothing is guessed and nothing is late.
+    recorded: nothing is guessed and nothing is late, however far one input is ahead of another. Where they are
+    read in order of time, `until` says how far all of them have come, whatever their blocks.
     """
 
     WAIT = 1.0

@@ -220,6 +220,24 @@ def test_a_sink_that_is_behind_is_waited_for_while_it_gets_on(tmp_path: Path, mo
     assert report.samples["k"] == report.samples["src"] > 500
 
 
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("a", "main"), ("main", "b")])
+def test_recorded_inputs_from_several_processes_meet_by_time(tmp_path: Path, one: str, other: str) -> None:
+    """As fast as it goes one is far ahead of the other, by chance."""
+    report = run(
+        graph_of(
+            f'  fast: {{type: "parts:Recorded", n: 100000, block: 500, process: {one}}}\n'
+            f'  slow: {{type: "parts:Recorded", n: 2000, rate: 20, c: 1, process: {other}}}\n'
+            "  both: {type: merge, in: [slow, fast]}\n"
+            "  pick: {type: pick, in: both, channels: [fast.c0]}\n"
+            '  keep: {type: "parts:Keep", in: pick}\n'
+        ),
+        tmp_path,
+    )
+    assert report.ok
+    assert not report.health
+    assert np.array_equal(np.loadtxt(tmp_path / "keep.txt"), np.arange(2000) * 50)
+
+
 def test_what_a_node_prints_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     text = '  src: {type: "parts:Ramp", n: 20, process: acquire}\n  k: {type: "parts:Say", in: src}'
