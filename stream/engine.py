@@ -278,6 +278,8 @@ class Engine:
             nonlocal seq
             with blame(node):
                 out = node.process(*x)
+                if out is not None:
+                    _hold_to(self.specs[name], out)
             if out is not None and len(out):
                 out = out.replace(seq=seq, segment=x[0].segment)
                 seq += len(out)
@@ -361,7 +363,10 @@ class Engine:
 
     def _open(self, source: Source) -> Iterator[Block | None]:
         with blame(source):
-            yield from source.blocks()
+            for block in source.blocks():
+                if block is not None:
+                    _hold_to(self.specs[source.name], block)
+                yield block
 
     def _from_source(self, name: str, source: Source) -> Iterator[Item | None]:
         for block in self._open(source):
@@ -433,6 +438,13 @@ class Engine:
                 raise item
             else:
                 yield item
+
+
+def _hold_to(spec: Spec, x: Block) -> None:
+    """Samples are what their Spec says; else they would become others on an edge to another process."""
+    if x.data.shape != (len(x.times), spec.n) or x.data.dtype != (object if spec.dtype == "str" else spec.dtype):
+        given = f"{x.data.dtype} of shape {x.data.shape} with {len(x.times)} times"
+        raise StreamError(f"gave {given}: its Spec, which start() returns, says {spec.dtype} of {spec.n} channels")
 
 
 class Align:

@@ -61,6 +61,9 @@ class Recorded(Ramp):
 class Square(Node):
     """y = x^2."""
 
+    def start(self, x: Spec) -> Spec:  # type: ignore[override]
+        return x.replace(dtype="float64")
+
     def process(self, x: Block) -> Block:  # type: ignore[override]
         return x.replace(data=x.data.astype(np.float64) ** 2)
 

@@ -135,6 +135,28 @@ def test_an_error_in_a_node_names_it_and_keeps_its_cause() -> None:
     assert isinstance(e.value.__cause__, ValueError)
 
 
+def test_samples_are_held_to_their_spec() -> None:
+    """Half of an int16 is none: on an edge it would become one in silence."""
+
+    class Half(Node):
+        def process(self, x: Block) -> Block:  # type: ignore[override]
+            return x.replace(data=x.data / 2)
+
+    class Narrow(Recorded):
+        def blocks(self) -> Iterator[Block | None]:
+            yield Block(np.zeros((3, 2), np.float32), np.arange(3.0))
+
+    specs = "says float32 of 4 channels"
+    graph = Graph().add("r", Recorded(n=10)).add("h", Half(), "r")
+    assert len(collect(graph, ["h"])["h"]) == 10, "float32 it stays"
+    graph = Graph().add("r", Recorded(n=10)).add("s", Square(), "r").add("f", Fail(), "r")
+    graph["s"].start = lambda x: x  # type: ignore[method-assign, assignment, misc]
+    with pytest.raises(StreamError, match=rf"node 's' .*: gave float64 of shape \(1, 4\) with 1 times: .* {specs}"):
+        collect(graph, ["s"])
+    with pytest.raises(StreamError, match=rf"node 'n' .*: gave float32 of shape \(3, 2\) .* {specs}"):
+        collect(Graph().add("n", Narrow()), ["n"])
+
+
 def test_what_went_wrong_first_is_told() -> None:
     class Worse(Keep):
         def stop(self) -> None:
