@@ -236,7 +236,14 @@ def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
 
 @pytest.mark.parametrize(
     "use",
-    ["scalar * x[0]", "default(x[0])", "many(x[0])", "other.helper(x[0])", "other.deep.scalar * x[0]", "fast(x[0])"],
+    [
+        "scalar * x[0]",
+        "default(x[0])",
+        "many(x[0])",
+        "other.helper(x[0])",
+        "other.deep.scalar * x[0]",
+        pytest.param("fast(x[0])", marks=pytest.mark.jit),  # an option of the compiler
+    ],
 )
 def test_whatever_a_step_reaches_is_in_the_loops_name(use: str) -> None:
     def made(k: int) -> Kernel:
