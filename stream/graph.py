@@ -16,6 +16,7 @@ under `blame`, as a StreamError of one line: file, node, key, and the nearest ri
 
 from __future__ import annotations
 
+import graphlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,10 +100,23 @@ class Graph:
         return iter(self.places)
 
     def check(self) -> None:
-        """Let every node check what it can before a stream is there. Raises StreamError that names it."""
+        """Let every node check what it can before a stream is there. Raises StreamError that names it.
+
+        Samples go one way between processes: of two that listen to each other, each would wait for the other's Spec
+        before it gives its own.
+        """
+        above: dict[str, set[str]] = {label: set() for label in self.processes()}
         for place in self.places.values():
             with blame(place.node):
                 place.node.check()
+            above[place.process] |= {self.places[e.source].process for e in place.edges} - {place.process}
+        try:
+            graphlib.TopologicalSorter(above).prepare()
+        except graphlib.CycleError as e:
+            way = " -> ".join(e.args[1])
+            raise StreamError(
+                f"processes {way}: samples must not come back: give a node a process of its own"
+            ) from None
 
     def processes(self) -> list[str]:
         """Process labels in order of first use."""

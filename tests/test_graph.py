@@ -150,3 +150,17 @@ def test_every_config_that_comes_along_is_read(file: Path) -> None:
     graph = read(file)
     assert graph.places
     assert graph.name == file.stem
+
+
+def test_processes_that_listen_to_each_other_are_refused() -> None:
+    """Each would wait for the other's Spec before it gives its own."""
+    text = """
+nodes:
+  src:  {{type: "parts:Recorded", process: acquire}}
+  sq:   {{type: "parts:Square", in: src}}
+  keep: {{type: "parts:Keep", in: [src, sq], process: {where}}}
+"""
+    parse(text.format(where="sink")).check()
+    parse(text.format(where="main")).check()
+    with pytest.raises(StreamError, match=r"processes .*acquire.* samples must not come back"):
+        parse(text.format(where="acquire")).check()
