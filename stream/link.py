@@ -18,7 +18,7 @@ frame, little endian, so that any program can read an edge with a ZeroMQ PULL so
     40                     samples: n float64 times, then n x c values, a sample's channels together
                            (text: for each value a uint32 length in bytes, then so many bytes of UTF-8)
                            spec: JSON {"rate", "channels", "unit", "delay", "dtype"}, UTF-8; n bytes long
-                           end: nothing; seq is the number of samples that were sent in all
+                           end: nothing; seq is what the next sample would have had
 
 The first frame is the spec. Samples are lost between two frames where seq jumps.
 
@@ -91,7 +91,7 @@ def pack_spec(spec: Spec, stream: int = 0, virtual: bool = False) -> bytes:
 
 
 def pack_end(seq: int, stream: int = 0) -> bytes:
-    """An END frame: so many samples were sent."""
+    """An END frame: the next sample would have been number seq."""
     return HEADER.pack(MAGIC, VERSION, END, 0, 0, stream, 0, 0, 0, seq, 0.0)
 
 
@@ -156,7 +156,8 @@ def _texts(message: bytes, n: int, c: int) -> tuple[Any, Any]:
 class Sender:
     """The sending end.
 
-    Counts `sent` samples, `lost` ones (a block edge whose reader is gone), and `waits` of a block edge.
+    Counts `sent` samples, `lost` ones (a block edge whose reader is gone), `missing` ones (that were not there to be
+    sent: the reader sees a gap that is not the edge's), and `waits` of a block edge.
     Waits up to `wait` s for its reader, so that the spec is there before the first sample.
     """
 
@@ -172,7 +173,7 @@ class Sender:
         wait: float = START,
     ) -> None:
         self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
-        self.sent = self.lost = self.waits = 0
+        self.sent = self.lost = self.missing = self.waits = self._next = 0
         self._give_up = give_up
         self._late: deque[bytes] = deque(maxlen=keep or 1)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
@@ -191,6 +192,8 @@ class Sender:
     def send(self, block: Block) -> None:
         """Send samples, by the edge's policy."""
         done = self._push(pack(block, self.spec.dtype, self.stream, self.virtual))
+        self.missing += max(0, block.seq - self._next)
+        self._next = block.seq + len(block)
         self.sent += len(block)
         self.lost += 0 if done else len(block)
 
@@ -216,7 +219,7 @@ class Sender:
 
     def end(self, patience: float = 2.0) -> None:
         """Say the end; where the policy never waits, try for `patience` s to get rid of what is kept."""
-        end = pack_end(self.sent, self.stream)
+        end = pack_end(self._next, self.stream)
         if self.policy == "block":
             self._push(end)
             return

@@ -78,15 +78,17 @@ class Report:
         for e in self.edges:
             s = sent.get(e["address"]) if e["from"] in self.final or not self.final else None
             r = received.get(e["address"], {"received": 0, "dropped": 0, "gaps": 0})
-            lost = None if s is None else max(0, s["sent"] - r["received"] - r["dropped"])
-            whole = e["policy"] != "block" or (lost == 0 and r["dropped"] == 0)
+            # what was missing before the edge was not lost on it
+            dropped = max(0, r["dropped"] - (s["missing"] if s else 0))
+            lost = None if s is None else max(0, s["sent"] - r["received"] - dropped)
+            whole = e["policy"] != "block" or (lost == 0 and dropped == 0)
             rows.append(
                 {
                     "edge": f"{e['source']} -> {e['target']}",
                     "policy": e["policy"],
                     "sent": None if s is None else s["sent"],
                     "received": r["received"],
-                    "dropped": r["dropped"],
+                    "dropped": dropped,
                     "gaps": r["gaps"],
                     "lost": lost,
                     "waits": None if s is None else s["waits"],

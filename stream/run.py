@@ -207,7 +207,9 @@ def counted(engine: Engine) -> dict[str, Any]:
         "late": dict(engine.late),
         "health": {k: h for k, p in engine.here.items() if (h := getattr(p.node, "health", None))},
         "sent": {
-            s.address: {"sent": s.sent, "lost": s.lost, "waits": s.waits} for ss in engine.senders.values() for s in ss
+            s.address: {"sent": s.sent, "lost": s.lost, "missing": s.missing, "waits": s.waits}
+            for senders in engine.senders.values()
+            for s in senders
         },
         "received": {
             r.address: {"received": r.received, "dropped": r.dropped, "gaps": r.gaps, "ended": r.ended}

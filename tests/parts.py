@@ -96,6 +96,15 @@ class Stop(Node):
         return x
 
 
+class Gaps(Ramp):
+    """Fifty samples are missing before the 200th, as where a program outside has lost them."""
+
+    def blocks(self) -> Iterator[Block | None]:
+        for b in super().blocks():
+            assert b is not None
+            yield b if b.seq < 200 else b.replace(seq=b.seq + 50, segment=1)
+
+
 class Late(Ramp):
     """Takes its time to start, and says when it begins to."""
 

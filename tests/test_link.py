@@ -63,7 +63,7 @@ def test_an_external_reader_written_from_the_docstring(tmp_path: Path) -> None:
     assert (dtype, flags, stream, n, c, segment, seq, first) == (1, 0, 7, 2, 2, 3, 10, 0.5)
     assert struct.unpack_from(f"<{n}d", messages[1], 40) == (0.5, 0.75)
     assert struct.unpack_from(f"<{n * c}f", messages[1], 40 + 8 * n) == (1, 2, 3, 4)
-    assert heads[2][9] == 2
+    assert heads[2][9] == 12
 
 
 def test_block_loses_nothing_and_keeps_the_bits(tmp_path: Path) -> None:

@@ -238,6 +238,15 @@ def test_recorded_inputs_from_several_processes_meet_by_time(tmp_path: Path, one
     assert np.array_equal(np.loadtxt(tmp_path / "keep.txt"), np.arange(2000) * 50)
 
 
+def test_what_was_missing_before_an_edge_was_not_lost_on_it(tmp_path: Path) -> None:
+    text = '  src: {type: "parts:Gaps", n: 400, process: acquire}\n  k: {type: "parts:Keep", in: src}'
+    report = run(graph_of(text), tmp_path)
+    assert report.ok
+    assert [(r["sent"], r["received"], r["dropped"], r["gaps"], r["lost"]) for r in report.losses()] == [
+        (400, 400, 0, 1, 0)
+    ]
+
+
 def test_what_a_node_prints_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     text = '  src: {type: "parts:Ramp", n: 20, process: acquire}\n  k: {type: "parts:Say", in: src}'
