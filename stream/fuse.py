@@ -123,7 +123,10 @@ class Loop:
         for j, i in enumerate(self.heard):
             m = int(self.n_out[j])
             if m:
-                given.append((i, Block(outs[2 * j + 1][:m], outs[2 * j][:m], self.seq[j], block.segment)))
+                t, y = outs[2 * j : 2 * j + 2]
+                if m < n:
+                    t, y = t[:m], y[:m]
+                given.append((i, Block(y, t, self.seq[j], block.segment)))
                 self.seq[j] += m
         return given
 

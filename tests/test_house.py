@@ -19,6 +19,7 @@ LONGER: dict[str, str] = {
     # file: why it is longer than LONG lines and still one thing
     "stream/fuse.py": "writing, laying out and compiling one loop: its parts make no sense apart",
     "stream/engine.py": "wiring, running and aligning the nodes of one process: a listener knows all three",
+    "stream/graph.py": "all there is to say about a config, right or wrong",
     "stream/link.py": "the format of a frame and the two ends that keep to it",
     "stream/run.py": "one conversation between a parent and its children, both sides of it",
 }
