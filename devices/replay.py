@@ -27,6 +27,8 @@ from rheobase.stream.node import Count, NotNegative, Source, nearest
 class Replay(Source):
     """Gives the samples of one stream of a file, as fast as they are asked for.
 
+    `health` counts the samples with a value that is not finite.
+
     Raises StreamError that names the file: no such file, stream or channel; a format not known; a file that is cut
     short or damaged (and how many samples before that are whole); a shape or dtype that is no stream.
     """
@@ -107,13 +109,16 @@ class Replay(Source):
 
     def blocks(self) -> Iterator[Block]:
         s = self.found
+        self.health = {"nonfinite": 0}
         every = self.columns == list(range(s.spec.n))
         ends = [*(i for i, _, _ in self.starts[1:]), s.n]
         for (first, seq, segment), end in zip(self.starts, ends, strict=False):  # a recording may be empty
             for a in range(first, end, self.step):
                 b = min(a + self.step, end)
-                data = s.data(a, b)
-                yield Block(data if every else data[:, self.columns], self.stamps(a, b), seq + a - first, segment)
+                data = s.data(a, b) if every else s.data(a, b)[:, self.columns]
+                if data.dtype.kind == "f" and not (finite := np.isfinite(data)).all():
+                    self.health["nonfinite"] += int((~finite.all(axis=1)).sum())
+                yield Block(data, self.stamps(a, b), seq + a - first, segment)
 
     def _one(self, path: Path, found: dict[str, Stream]) -> Stream:
         names = [k for k in found if k not in (_xdf.EVENTS, self.times)]

@@ -160,3 +160,25 @@ def test_a_recording_that_outgrows_its_disk_is_readable(here: Path) -> None:
     done = rheo(here, "replay", "run", "--speed", "max")
     assert (done.returncode, done.stderr) == (0, "")
     assert "byte-identical" in done.stdout
+
+
+def test_missing_values_in_a_file_are_counted_and_pass(here: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2000, 3))
+    x[500:510], x[700, 1], x[800, 2] = np.nan, np.inf, -np.inf
+    np.savetxt(here / "nan.csv", x, delimiter=",")
+    (here / "nan.yaml").write_text(
+        "nodes: {x: {type: replay, file: nan.csv, rate: 1000}, l: {type: lowpass, in: x, corner: 50},"
+        " b: {type: bins, in: l, width: 0.02}, z: {type: zscore, in: b}, k: {type: parts:Keep, in: z}}"
+    )
+    done = rheo(here, "run", "nan.yaml", "--speed", "max", "--folder", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "x: nonfinite 12" in done.stdout
+    assert np.isfinite(np.loadtxt(here / "run" / "k.txt")[-40:]).all()
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_port_that_is_none(here: Path, port: int) -> None:
+    (here / "z.yaml").write_text(f"{GOOD}  out: {{type: zmq_out, in: b, address: 'tcp://127.0.0.1:{port}'}}\n")
+    one_line(
+        rheo(here, "run", "z.yaml"), f"rheo: z.yaml: node 'out' (zmq_out): address: 'tcp://127.0.0.1:{port}' is not"
+    )
