@@ -10,12 +10,13 @@ from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.link import Sender
 from rheobase.stream.node import Count, Sink
 
-LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|ipc://.+")
+LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(?P<port>\d+)|ipc://.+")
 
 
 def local(address: str) -> str:
     """The address, where it stays on this machine. Raises StreamError else: other addresses need keys."""
-    if not LOCAL.fullmatch(address):
+    found = LOCAL.fullmatch(address)
+    if not found or int(found["port"] or 1) not in range(1, 1 << 16):  # ZeroMQ takes larger ones, modulo 2^16
         raise StreamError(f"address: {address!r} is not tcp://127.0.0.1:PORT or ipc://PATH (others would need keys)")
     return address
 
