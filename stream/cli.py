@@ -173,9 +173,10 @@ def _nodes(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from rheobase.tools.bench import main as bench
+    from rheobase.tools.bench import bench
 
-    return int(bench(given.rest) or 0)
+    bench(given.names, given.scale, given.json)
+    return 0
 
 
 def _data(given: argparse.Namespace) -> int:
@@ -272,7 +273,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("nodes", _nodes, "list the node types, or say all about one")
     sub.add_argument("type", metavar="TYPE", nargs="?")
     sub = command("bench", _bench, "measure speed, as ratios to C loops and raw sockets of the same run")
-    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see `rheo bench -- --help`")
+    sub.add_argument("names", metavar="NAME", nargs="*", help="fuse, decode, hop, pace, replay (default: all)")
+    sub.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    sub.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about a minute for all)")
     sub = command("data", _data, "list the recorded data sets, or find (and fetch) some")
     sub.add_argument("names", metavar="NAME", nargs="*", help="for instance flint2012_run1/x.csv")
     sub = command("new", _new, "write the file and the test of a new node")

@@ -7,7 +7,6 @@ ratios of the turns, so that what else the machine does meanwhile falls on both.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
 import hashlib
@@ -458,25 +457,27 @@ def show(name: str, rows: Sequence[Row], console: Console) -> None:
     console.print()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`rheo bench [NAME ...] [--json FILE]`: measure, print tables; 0 whether or not goals are met."""
-    parser = argparse.ArgumentParser("rheo bench", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHES)} (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
-    parser.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about two minutes for all)")
-    args = parser.parse_args(argv)
-    for name in args.names:
+def bench(names: Sequence[str] = (), scale: float = 1.0, json_file: str | Path | None = None) -> None:
+    """Measure, print tables, and write the figures to a file where one is named.
+
+    names  of `BENCHES` (default: all)
+    scale  how long to measure; 1: about a minute for all
+
+    Raises StreamError for a name that there is not, a scale that is not positive, or where gcc is missing.
+    """
+    for name in names:
         if name not in BENCHES:
             raise StreamError(f"no bench {name!r}{nearest(name, BENCHES)}")
+    if not scale > 0:
+        raise StreamError(f"--scale must be positive, got {scale:g}")
     console = Console()
     about = machine()
     console.print(", ".join(f"{v}" if k in ("cpu", "system") else f"{k} {v}" for k, v in about.items()), "\n")
     found = {}
-    for name in args.names or BENCHES:
+    for name in names or BENCHES:
         with console.status(f"{name} ..."):
-            rows = BENCHES[name](args.scale)
+            rows = BENCHES[name](scale)
         show(name, rows, console)
         found[name] = [_plain(r) for r in rows]
-    if args.json:
-        args.json.write_text(json.dumps({"machine": about, "scale": args.scale, "benches": found}, indent=1))
-    return 0
+    if json_file:
+        Path(json_file).write_text(json.dumps({"machine": about, "scale": scale, "benches": found}, indent=1))
