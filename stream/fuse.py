@@ -265,6 +265,9 @@ _PART, _GIVEN = _compiled_part(readonly=False), _compiled_part(readonly=True)
 
 def _plain(a: Array) -> NDArray[np.float64]:
     """As the compiled loop takes it. Writable, though nothing is written: numba recognises such arrays fastest."""
+    flags = a.flags
+    if flags.c_contiguous and flags.writeable and a.dtype == np.float64:
+        return a
     a = np.ascontiguousarray(a, np.float64)
     return a if a.flags.writeable else a.copy()
 

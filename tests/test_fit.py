@@ -108,7 +108,7 @@ def test_truth_at_another_rate(folder: Path) -> None:
 
 def test_fit_writes_a_model_that_runs(folder: Path) -> None:
     scores = fit(arm(folder, "{truth: hand}"), "dkf")
-    assert [r.name for r in scores.rows] == ["dkf", "ridge, 1 lag", "ridge, 5 lags", "ridge, unfiltered", "kalman"]
+    assert [r.name for r in scores.rows] == ["dkf", "ridge, 1 lag", "ridge, 5 lags", "kalman"]
     assert len(scores.Z) == 120  # the last fifth
     arrays, header = load_model("models/arm_dkf.npz")
     assert header["rows"] == 480 and header["held_out"]["nrmse"] == scores.rows[0].scores["nrmse"]

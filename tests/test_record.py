@@ -181,7 +181,7 @@ def test_samples_of_another_type_than_announced_are_refused(tmp_path: Path) -> N
 
 
 RECORD = """
-import sys, numpy as np
+import itertools, sys, numpy as np
 from pathlib import Path
 from rheobase.devices.record import Record
 from rheobase.stream.block import Block, Spec, StreamError
@@ -211,7 +211,7 @@ def test_readable_after_sigkill_up_to_the_last_flush(tmp_path: Path, moment: str
         node.take(1, Block(np.array([["mark"]], object), np.array([0.25])))
         print("taken", flush=True)
         if sys.argv[3] == "busy":
-            for b in list(blocks(100_000))[10:]:
+            for b in itertools.islice(blocks(100_000), 10, None):
                 node.take(0, b)
         sys.stdin.read()
         """,

@@ -125,7 +125,11 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
         onto(graph, file, [w for w in graph.above(source, protocol.truth) if isinstance(graph[w], Source)])
     rivals: dict[str, Decoder] = {"ridge, 1 lag": Ridge(), "ridge, 5 lags": Ridge(lags=5)}
     if isinstance(node, DKF):
-        rivals |= {f"{type_name(type(node.regressor()))}, unfiltered": node.regressor(), "kalman": Kalman()}
+        f = node.regressor()
+        known = [(type(r), r.settings()) for r in rivals.values()]
+        if (type(f), f.settings()) not in known:
+            rivals[f"{type_name(type(f))}, unfiltered"] = f
+        rivals["kalman"] = Kalman()
     with _progress() as bar:
         split = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
         scores = Scores(graph.name, protocol.metrics, protocol.figure)
