@@ -371,7 +371,11 @@ def _compile(source: str, names: dict[str, Any]) -> Callable[..., None]:
     if numba.config.DISABLE_JIT:
         space: dict[str, Any] = dict(names)
         exec(compile(source, f"<loop {digest}>", "exec"), space)  # noqa: S102 our own source
-        plain: Callable[..., None] = space["loop"]
+
+        def plain(*given: Any) -> None:
+            with np.errstate(all="ignore"):  # compiled code does not warn of NaN and Inf either
+                space["loop"](*given)
+
         return plain
     word = f"rheobase_loop_{digest}"
     if word in sys.modules:
