@@ -248,6 +248,18 @@ def remember(x, mean, window):
     return whole
 
 
+@kernel
+def affine(W, b, u, v):
+    """v = b + W' u"""
+    for i in range(v.shape[0]):
+        v[i] = b[i]
+    for j in range(u.shape[0]):
+        uj = u[j]
+        row = W[j]
+        for i in range(v.shape[0]):
+            v[i] += uj * row[i]
+
+
 def _table(name: str, X: ArrayLike) -> NDArray[np.float64]:
     X = np.ascontiguousarray(X, np.float64)
     if X.ndim != 2 or not X.shape[1]:

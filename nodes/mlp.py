@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Decoder, Training, remember
+from rheobase.nodes._decoder import Decoder, Training, affine, remember
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
 
@@ -140,26 +140,14 @@ class MLP(Decoder):
             for i in range(y.shape[0]):
                 y[i] = np.nan
             return True
-        layer(params.W1, params.b1, state.window, state.u1)
+        affine(params.W1, params.b1, state.window, state.u1)
         for i in range(state.u1.shape[0]):
             state.u1[i] = max(state.u1[i], 0.0)
-        layer(params.W2, params.b2, state.u1, state.u2)
+        affine(params.W2, params.b2, state.u1, state.u2)
         for i in range(state.u2.shape[0]):
             state.u2[i] = max(state.u2[i], 0.0)
-        layer(params.W3, params.b3, state.u2, y)
+        affine(params.W3, params.b3, state.u2, y)
         return True
-
-
-@kernel
-def layer(W, b, u, v):
-    """v = b + W' u"""
-    for i in range(v.shape[0]):
-        v[i] = b[i]
-    for j in range(u.shape[0]):
-        uj = u[j]
-        row = W[j]
-        for i in range(v.shape[0]):
-            v[i] += uj * row[i]
 
 
 def _forward(weights: list[Any], u: Any, drop1: Any = 1, drop2: Any = 1) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Decoder, Training, remember
+from rheobase.nodes._decoder import Decoder, Training, affine, remember
 from rheobase.stream.block import Array, Spec
 from rheobase.stream.node import Count, NotNegative, kernel
 
@@ -58,18 +58,11 @@ class Ridge(Decoder):
     @staticmethod
     @kernel
     def step(params, state, t, x, y):
-        W, b, window = params.W, params.b, state.window
-        if not remember(x, params.x_mean, window):
+        if not remember(x, params.x_mean, state.window):
             for i in range(y.shape[0]):
                 y[i] = np.nan
             return True
-        for i in range(y.shape[0]):
-            y[i] = b[i]
-        for j in range(window.shape[0]):
-            xj = window[j]
-            row = W[j]
-            for i in range(y.shape[0]):
-                y[i] += xj * row[i]
+        affine(params.W, params.b, state.window, y)
         return True
 
 
