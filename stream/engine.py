@@ -60,7 +60,6 @@ class Engine:
         self.specs: dict[str, Spec] = {}
         self.ages: dict[str, clock.Ages] = {}
         self.counts: dict[str, int] = {}
-        self.late: dict[str, int] = {}
         self.senders: dict[str, list[Sender]] = {}
         self.outward = set(outward)
         self.speed = speed
@@ -70,8 +69,7 @@ class Engine:
         self._stop = threading.Event()
         self._warming = self._closed = False
         self._listeners: dict[str, list[Listener]] = {}
-        self._ends: dict[str, list[Callable[[], None]]] = {}
-        self._aligned: list[Align] = []
+        self._aligned: dict[str, Align] = {}
         for name, place in self.here.items():
             place.node.name, place.node.folder = name, folder
             place.node.inputs = tuple(e.source for e in place.edges)
@@ -81,6 +79,11 @@ class Engine:
     def virtual(self) -> bool:
         """Whether times are those of a recording, so that ages mean nothing."""
         return any(not s.live for s in self.sources.values()) or any(r.virtual for r in self.receivers.values())
+
+    @property
+    def late(self) -> dict[str, int]:
+        """Node of several inputs -> samples that came too late to be aligned."""
+        return {name: align.late for name, align in self._aligned.items()}
 
     @property
     def in_order(self) -> bool:
@@ -170,9 +173,8 @@ class Engine:
 
     def finish(self) -> None:
         """The inputs have ended: let go of what still waits for another."""
-        for name in self.here:
-            for end in self._ends.get(name, ()):
-                end()
+        for align in self._aligned.values():
+            align.finish()
 
     def close(self) -> None:
         """Close every node and say the end on every edge; a second call does nothing.
@@ -205,7 +207,7 @@ class Engine:
     def _build(self, given: Mapping[str, Spec]) -> None:
         """Wire up and start all but the sources."""
         self.specs = dict(given)
-        self._listeners, self._ends, self.counts, self._aligned = {}, {}, {}, []
+        self._listeners, self._aligned, self.counts = {}, {}, {}
         done: set[str] = set()
         for name, place in self.here.items():
             node = place.node
@@ -289,11 +291,9 @@ class Engine:
             self._listen(self._address(name, 0, place.edges[0].source), give)
             return
         align = Align(specs, give, self.in_order or (self.recorded and not self.speed))
-        self._aligned.append(align)
+        self._aligned[name] = align
         for i, edge in enumerate(place.edges):
             self._listen(self._address(name, i, edge.source), align.taker(i))
-        self._ends.setdefault(name, []).append(align.finish)
-        self._ends[name].append(lambda: self.late.__setitem__(name, align.late))
 
     def _address(self, name: str, i: int, source: str) -> str:
         """Blocks of an edge from another process are pushed under a name of their own."""
@@ -350,7 +350,7 @@ class Engine:
                     clock.wait_until(clock.now() + min(left, IDLE))
             if self._stop.is_set():
                 return
-            for align in self._aligned:  # an upper one's samples are there before a lower one goes on
+            for align in self._aligned.values():  # an upper one's samples are there before a lower one goes on
                 align.until(first)
             yield name, block
 
