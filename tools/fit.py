@@ -53,7 +53,9 @@ class Protocol(msgspec.Struct, forbid_unknown_fields=True):
     truth: str
     train: Seconds | None = None
     test: Seconds | None = None
-    metrics: list[Literal["nrmse", "maae", "r2"]] = msgspec.field(default_factory=lambda: ["nrmse", "maae"])
+    metrics: list[Literal["nrmse", "maae", "r2", "median_error"]] = msgspec.field(
+        default_factory=lambda: ["nrmse", "maae"]
+    )
     seeds: Annotated[int, msgspec.Meta(ge=1)] = 1
     figure: list[str] = []
 

@@ -33,10 +33,16 @@ def r2(Y: F, Z: F) -> float:
     return float(1 - np.sum((Y - Z) ** 2) / np.sum((Z - Z.mean(axis=0)) ** 2))
 
 
+def median_error(Y: F, Z: F) -> float:
+    """Median of |y - z| over the rows, in the unit of z: what is told of decoded places."""
+    return float(np.median(np.sqrt(np.sum((Y - Z) ** 2, axis=1))))
+
+
 METRICS: dict[str, tuple[str, Callable[[F, F], float], bool]] = {
     "nrmse": ("nRMSE", nrmse, False),
     "maae": ("MAAE, rad", maae, False),
     "r2": ("R2", r2, True),
+    "median_error": ("median error", median_error, False),
 }
 """Name -> heading, function, whether more is better."""
 
