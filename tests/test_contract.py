@@ -29,6 +29,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
     "notch": [({"harmonics": 2}, (X,))],
     "pick": [({"channels": ("c", "a")}, (X,))],
+    "task": [({"hold": 0.005}, (X,)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
     "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
     "zscore": [({"window": 0.05}, (X,)), ({"freeze": 0.1, "clip": 2}, (X,))],
 }
