@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import math
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zmq
@@ -24,6 +25,11 @@ from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.graph import Graph, Place
 from rheobase.stream.link import START, Receiver, Sender
 from rheobase.stream.node import Kernel, Node, Sink, Source, blame
+
+if TYPE_CHECKING:
+    from rheobase.stream.swap import Swap, Swaps
+
+log = logging.getLogger("rheobase")
 
 Listener = Callable[[Block], None]
 Item = tuple[str, Block]
@@ -41,6 +47,9 @@ class Engine:
     taps       node name -> called with each block it gives
     outward    names of nodes here that other processes listen to
     speed      of recorded sources: 1 real time, 0 as fast as they are taken
+    config     the whole graph as plain values (default: that of `graph`)
+    tell       takes what a node asks of the run (default: `hear`)
+    planned    models to swap in where a run had swapped them in
     """
 
     def __init__(
@@ -53,6 +62,9 @@ class Engine:
         outward: Collection[str] = (),
         speed: float = 0.0,
         folder: Path | None = None,
+        config: dict[str, Any] | None = None,
+        tell: Callable[[dict[str, Any]], None] | None = None,
+        planned: Sequence[Swap] = (),
     ) -> None:
         self.here = {k: p for k, p in graph.places.items() if process in (None, p.process)}
         self.receivers = dict(receivers or {})
@@ -62,7 +74,7 @@ class Engine:
         self.counts: dict[str, int] = {}
         self.senders: dict[str, list[Sender]] = {}
         self.outward = set(outward)
-        self.speed = speed
+        self.speed, self.folder, self.planned = speed, folder, planned
         self.dead: set[str] = set()
         """Addresses of edges whose other end died: nothing more comes from them, nothing is taken."""
         self._make_senders = senders
@@ -70,9 +82,13 @@ class Engine:
         self._warming = self._closed = False
         self._listeners: dict[str, list[Listener]] = {}
         self._aligned: dict[str, Align] = {}
+        self._swaps: dict[str, Swaps] = {}
+        self.refused: dict[str, int] = {}
+        config = graph.to_dict() if config is None else config
         for name, place in self.here.items():
             place.node.name, place.node.folder = name, folder
             place.node.inputs = tuple(e.source for e in place.edges)
+            place.node.config, place.node.tell = config, tell or self.hear
         self.sources = {k: p.node for k, p in self.here.items() if isinstance(p.node, Source)}
 
     @property
@@ -157,6 +173,22 @@ class Engine:
         """Sources stop; what is on its way is finished."""
         self._stop.set()
 
+    def hear(self, what: dict[str, Any]) -> None:
+        """Do what a node asked for (`Node.tell`), if the node it concerns is here. From any thread."""
+        asked = what["swap"]
+        if asked["node"] in self._swaps:
+            try:
+                self._swaps[asked["node"]].give(asked["node"], asked["model"])
+            except StreamError as e:
+                self.refused[asked["node"]] = self.refused.get(asked["node"], 0) + 1
+                log.warning("swap refused: %s", e)
+
+    @property
+    def swapped(self) -> dict[str, dict[str, int]]:
+        """Decoder -> models swapped in since the start, and those refused."""
+        names = {n for s in self._swaps.values() for n in s.made} | set(self.refused)
+        return {n: {"swaps": self._swaps[n].made.get(n, 0), "refused": self.refused.get(n, 0)} for n in names}
+
     def push(self, name: str, block: Block) -> None:
         """A block from node `name` to all that listen to it here."""
         self.counts[name] = self.counts.get(name, 0) + len(block)
@@ -207,7 +239,7 @@ class Engine:
     def _build(self, given: Mapping[str, Spec]) -> None:
         """Wire up and start all but the sources."""
         self.specs = dict(given)
-        self._listeners, self._aligned, self.counts = {}, {}, {}
+        self._listeners, self._aligned, self._swaps, self.counts = {}, {}, {}, {}
         done: set[str] = set()
         for name, place in self.here.items():
             node = place.node
@@ -231,7 +263,9 @@ class Engine:
 
     def _build_loop(self, root: str) -> set[str]:
         """The maximal tree of kernels below `root`."""
-        from rheobase.stream.fuse import Loop  # with it comes numba, which a process without kernels need not load
+        # with them comes numba, which a process without kernels need not load
+        from rheobase.stream.fuse import Loop
+        from rheobase.stream.swap import Swaps
 
         names, parents = [root], [-1]
         for name, place in self.here.items():
@@ -243,10 +277,14 @@ class Engine:
         loop = Loop([self.here[n].node for n in names], parents, [i for i, n in enumerate(names) if self._is_heard(n)])  # type: ignore[misc]
         specs = loop.start(self.specs[source])
         self.specs.update(zip(names, specs, strict=True))
+        inputs = [self.specs[self.here[n].edges[0].source] for n in names]
+        swaps = Swaps(loop, inputs, self.planned, self.folder)
+        self._swaps.update(dict.fromkeys(names, swaps))
 
         def run(x: Block) -> None:
-            for i, block in loop.process(x):
-                self.push(names[i], block)
+            for part in swaps.through(x):
+                for i, block in loop.process(part):
+                    self.push(names[i], block)
 
         self._listen(self._address(root, 0, source), run)
         return set(names)

@@ -94,7 +94,7 @@ class Loop:
                 made.append((pack_p.add(k.params), pack_s.add(k.state)))
         self.p, self.s = pack_p.buffers(), pack_s.buffers()
         self._slots = [(p.slot, s.slot) for p, s in made]
-        self._layout = [_shape(k.params) for k in self.kernels]
+        self._layout = [(_shape(k.params), _shape(k.state)) for k in self.kernels]
         for k, (mine, own) in zip(self.kernels, made, strict=True):
             k.params, k.state = mine.view(*self.p), own.view(*self.s)
         self.s0 = self.checkpoint()
@@ -138,20 +138,28 @@ class Loop:
         """Put a checkpoint back."""
         self.s[0][:], self.s[1][:] = saved
 
-    def swap(self, i: int, params: Any) -> None:
-        """Give kernel i new parameters (of the same shapes), between two samples.
+    def swap(self, i: int, params: Any, state: Any) -> None:
+        """Give kernel i new parameters (of the same shapes), between two samples. What it remembers stays.
+
+        state  what it will start from in the next segment, if it starts afresh there
 
         Raises StreamError where a shape differs.
         """
-        if _shape(params) != self._layout[i]:
-            raise StreamError(f"{self.kernels[i].name}: new parameters of another shape: restart the graph")
-        pack = _Pack("p")
+        self.suits(i, params, state)
+        pack, start = _Pack("p"), _Pack("s")
         made = pack.add(params)
-        slot, new = self._slots[i][0], pack.buffers()
-        for whole, part, (a, b) in zip(self.p, new, slot, strict=True):
-            whole[a:b] = part[: b - a]
+        start.add(state)
+        slot = self._slots[i][0]
+        for whole, new, where in ((self.p, pack.buffers(), slot), (self.s0, start.buffers(), self._slots[i][1])):
+            for all_, part, (a, b) in zip(whole, new, where, strict=True):
+                all_[a:b] = part[: b - a]
         made.slot = slot
         self.kernels[i].params = made.moved(slot).view(*self.p)
+
+    def suits(self, i: int, params: Any, state: Any) -> None:
+        """Raises StreamError where kernel i cannot go on with these parameters."""
+        if (_shape(params), _shape(state)) != self._layout[i]:
+            raise StreamError("new parameters of another shape: restart the graph")
 
     def _new_segment(self) -> None:
         for k, (_, slot) in zip(self.kernels, self._slots, strict=True):

@@ -61,6 +61,10 @@ def kernel(f: F) -> F:
     return typing.cast(F, compiled(f))
 
 
+def _nobody(what: dict[str, Any]) -> None:
+    raise StreamError("asked outside of a run: nobody is there to do it")
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Node:
@@ -75,11 +79,16 @@ class Node:
     """What its input edges do when it is slow and lives in another process: see `link.py`."""
 
     name: str = dataclasses.field(default="", init=False, repr=False)
-    """Its name in the graph. Set by the engine before `start`, as are the next two."""
+    """Its name in the graph. Set by the engine before `start`, as are those below."""
     inputs: tuple[str, ...] = dataclasses.field(default=(), init=False, repr=False)
     """Names of the nodes it listens to."""
     folder: Path | None = dataclasses.field(default=None, init=False, repr=False)
     """The run directory, where there is one."""
+    config: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    """The whole graph as plain values, as `Graph.to_dict` gives it."""
+    tell: Callable[[dict[str, Any]], None] = dataclasses.field(default_factory=lambda: _nobody, init=False, repr=False)
+    """Ask something of the graph that runs, from any thread. There is one thing to ask: {"swap": {"node": NAME,
+    "model": FILE}} makes that decoder go on with that model, between two samples."""
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)

@@ -65,8 +65,13 @@ class Report:
     @property
     def health(self) -> dict[str, dict[str, Any]]:
         """Node -> what it counts of its own (lost streams, missing bins, ...)."""
-        late = {k: {"late": n} for k, n in self._merged("late").items() if n}
-        return self._merged("health") | late
+        found = {k: dict(h) for k, h in self._merged("health").items()}
+        for key, more in self._merged("swapped").items():
+            found.setdefault(key, {}).update(more)
+        for key, n in self._merged("late").items():
+            if n:
+                found.setdefault(key, {})["late"] = n
+        return found
 
     def losses(self) -> list[dict[str, Any]]:
         """A row for each edge between processes: sent, received, dropped, gaps, lost, and whether it is whole.

@@ -205,6 +205,7 @@ def counted(engine: Engine) -> dict[str, Any]:
         "nodes": dict(engine.counts),
         "ages": {k: a.table() for k, a in engine.ages.items() if a.n},
         "late": dict(engine.late),
+        "swapped": engine.swapped,
         "health": {k: h for k, p in engine.here.items() if (h := getattr(p.node, "health", None))},
         "sent": {
             s.address: {"sent": s.sent, "lost": s.lost, "missing": s.missing, "waits": s.waits}
@@ -350,6 +351,9 @@ class _Children:
             if said["counted"]["nodes"] != self.report.counted.get(label, {}).get("nodes"):
                 self.moved = time.monotonic()  # what is on its way may take long, but nothing of it is lost
             self.report.update(label, said["counted"], final="done" in said)
+        if "tell" in said:
+            for other in self.children:
+                self._tell(other, {"told": said["tell"]})
         if "failed" in said:
             self.failures.append(said["failed"])
             self._without(label)
@@ -433,7 +437,7 @@ def child() -> None:
     go, bye, stopped = threading.Event(), threading.Event(), threading.Event()
     ready = False
     try:
-        engine = _child_engine(order)
+        engine = _child_engine(order, lambda what: say({"tell": what}))
         running = engine
 
         def obey() -> None:
@@ -443,6 +447,8 @@ def child() -> None:
                 if "stop" in told:
                     stopped.set()
                     running.stop()
+                if "told" in told:
+                    running.hear(told["told"])
                 if "go" in told or "stop" in told:
                     go.set()
                 if "bye" in told:
@@ -489,7 +495,7 @@ def child() -> None:
     os._exit(0)  # threads of sources may still wait on a device
 
 
-def _child_engine(order: dict[str, Any]) -> Engine:
+def _child_engine(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Engine:
     label, edges = order["process"], order["edges"]
     engine: Engine
 
@@ -511,5 +517,7 @@ def _child_engine(order: dict[str, Any]) -> Engine:
         outward=[e["source"] for e in edges if e["from"] == label],
         folder=Path(order["folder"]) if order["folder"] else None,
         speed=order["speed"],
+        config=order["config"],
+        tell=tell,
     )
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -206,3 +207,23 @@ class First(Kernel):
     def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
         y[0] = x[0] / (1.0 + t)
         return True
+
+
+class Swapper(Sink):
+    """Asks for another model each time that so many samples have come."""
+
+    node: str = ""
+    """Decoder to give them to."""
+    models: list[str] = dataclasses.field(default_factory=list)
+    """Files."""
+    every: int = 100
+    """Samples from one to the next."""
+
+    def start(self, *inputs: Spec) -> None:
+        self.left, self.seen = list(self.models), 0
+
+    def take(self, i: int, x: Block) -> None:
+        self.seen += len(x)
+        if self.left and self.seen >= self.every:
+            self.seen = 0
+            self.tell({"swap": {"node": self.node, "model": self.left.pop(0)}})

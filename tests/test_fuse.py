@@ -152,13 +152,13 @@ def test_swap_takes_effect_at_the_next_sample_and_touches_nobody_else() -> None:
     loop = Loop([a, b], [-1, 0], [0, 1])
     loop.start(Spec(rate=1, channels=("a",)))
     loop.process(Block(np.ones((1, 1)), np.zeros(1)))
-    loop.swap(0, SumParams(1, np.array([10.0])))
+    loop.swap(0, SumParams(1, np.array([10.0])), loop.kernels[0].state)
     out = loop.process(Block(np.ones((1, 1)), np.ones(1)))
     assert out[0][1].data[0, 0] == 11.0
     assert a.params.gain[0] == 10.0
     assert b.params.gain[0] == 1.0
     with pytest.raises(StreamError, match="another shape"):
-        loop.swap(0, SumParams(1, np.ones(2)))
+        loop.swap(0, SumParams(1, np.ones(2)), loop.kernels[0].state)
 
 
 def test_text_is_refused_by_name() -> None:

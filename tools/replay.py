@@ -19,6 +19,7 @@ from rheobase.stream.files import find
 from rheobase.stream.graph import Graph, read
 from rheobase.stream.node import Source, nearest
 from rheobase.stream.run import new_folder, run
+from rheobase.stream.swap import swaps
 
 DIFFERENT = 4
 """Exit code of a replay whose samples are not those of the run."""
@@ -103,7 +104,8 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
         source = _recorded(file, name)
         spec = source.start()
         matches[name] = Match(source, spec)
-    _go(Engine(part, taps={n: m.take for n, m in matches.items()}, speed=speed), console)
+    taps = {n: m.take for n, m in matches.items()}
+    _go(Engine(part, taps=taps, speed=speed, planned=swaps(folder)), console)
     whole = _ended_well(folder)
     bad = 0
     for name, match in matches.items():
