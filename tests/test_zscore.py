@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheobase.nodes.zscore import Zscore
+from rheobase.nodes.zscore import Zscore, write_moments
 from rheobase.stream.block import Block, Spec, StreamError, numbered
+from rheobase.stream.files import save_model
 from rheobase.stream.fuse import Loop, apply
 
 
@@ -77,3 +80,67 @@ def test_says_what_is_wrong() -> None:
         Zscore().start(Spec(rate=0, channels=("a",)))
     with pytest.raises(StreamError, match=r"window: 0\.01 s are less than two samples at 100 Hz"):
         Zscore(window=0.01).start(Spec(rate=100, channels=("a",)))
+
+
+def test_in_blocks_it_goes_by_the_block_before() -> None:
+    x = signal(14)
+    y = apply(Zscore(block=0.4, clip=2), x, rate=100).data
+    for a in (40, 80):
+        before = x[a - 40 : a]
+        expected = (x[a : a + 40] - np.nanmean(before, axis=0)) / np.nanstd(before, axis=0)
+        np.testing.assert_allclose(y[a : a + 40], np.clip(expected, -2, 2), rtol=1e-9)
+    np.testing.assert_array_equal(y[:40], apply(Zscore(window=100, clip=2), x[:40], rate=100).data)
+
+
+def test_a_channel_silent_for_a_block_keeps_the_one_before() -> None:
+    x = np.random.default_rng(15).standard_normal((90, 2))
+    x[30:60, 1] = np.nan
+    y = apply(Zscore(block=0.3), x, rate=100).data
+    np.testing.assert_allclose(y[60:, 0], (x[60:, 0] - x[30:60, 0].mean()) / x[30:60, 0].std(), rtol=1e-12)
+    np.testing.assert_allclose(y[60:, 1], (x[60:, 1] - x[:30, 1].mean()) / x[:30, 1].std(), rtol=1e-12)
+
+
+def test_a_model_is_mean_and_sd_in_every_run(tmp_path: Path) -> None:
+    x, past = signal(16), signal(17)
+    spec = Spec(rate=100, channels=numbered("x", 3))
+    path = str(write_moments(tmp_path / "z.npz", spec, past))
+    mean, sd = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
+    node = Zscore(model=path)
+    node.check()
+    np.testing.assert_allclose(apply(node, x, rate=100).data, (x - mean) / sd, rtol=1e-12)
+    # and for the first of the blocks
+    y = apply(Zscore(model=path, block=0.5), x, rate=100).data
+    np.testing.assert_allclose(y[:50], ((x - mean) / sd)[:50], rtol=1e-12)
+    np.testing.assert_allclose(y[50:100], ((x - np.nanmean(x[:50], axis=0)) / np.nanstd(x[:50], axis=0))[50:100])
+
+
+def test_a_model_can_be_swapped(tmp_path: Path) -> None:
+    x, spec = signal(18), Spec(rate=100, channels=numbered("x", 3))
+    one, two = (str(write_moments(tmp_path / f"{k}.npz", spec, signal(k))) for k in (19, 20))
+    loop, fresh = Loop([Zscore(model=one)], [-1], [0]), Zscore(model=two)
+    loop.start(spec)
+    fresh.start(spec)
+    t = np.arange(120) / 100
+    got = [loop.process(Block(x[:70], t[:70]))[0][1].data]
+    loop.swap(0, fresh.params, fresh.state)
+    got.append(loop.process(Block(x[70:], t[70:], seq=70))[0][1].data)
+    expected = [apply(Zscore(model=m), x, rate=100).data for m in (one, two)]
+    np.testing.assert_array_equal(np.concatenate(got), np.concatenate([expected[0][:70], expected[1][70:]]))
+
+
+def test_says_what_is_wrong_with_a_model_or_a_block(tmp_path: Path) -> None:
+    spec = Spec(rate=100, channels=("a", "b"))
+    path = str(write_moments(tmp_path / "z.npz", spec, np.ones((3, 2))))
+    with pytest.raises(StreamError, match=r"z\.npz: was fitted on other channels: channel 1 was 'b', here it is 'c'"):
+        Zscore(model=path).start(spec.replace(channels=("a", "c")))
+    other = str(save_model(tmp_path / "o.npz", {}, {"node": "ridge", "in": {}, "out": {}}))
+    with pytest.raises(StreamError, match=r"o\.npz: is of a 'ridge', this node is a 'zscore'"):
+        Zscore(model=other).check()
+    with pytest.raises(StreamError, match=r"no file 'gone\.npz'"):
+        Zscore(model="gone.npz").check()
+    with pytest.raises(StreamError, match=r"block: 0\.01 s are less than two samples"):
+        Zscore(block=0.01).start(spec)
+    with pytest.raises(StreamError, match="block, freeze: "):
+        Zscore(block=1, freeze=1).start(spec)
+    with pytest.raises(StreamError, match="channel 'b' has no sample that is finite"):
+        write_moments(tmp_path / "z.npz", spec, [[1.0, np.nan]])
