@@ -100,8 +100,14 @@ class Zscore(Kernel):
             mean=mean,
             sd=sd,
         )
-        learnt = [np.zeros(x.n) for _ in range(4)]
-        self.state = Moments(*learnt[:2], np.zeros(x.n, np.int64), np.zeros(1, np.int64), *learnt[2:])
+        self.state = Moments(
+            mean=np.zeros(x.n),
+            var=np.zeros(x.n),
+            n=np.zeros(x.n, np.int64),
+            seen=np.zeros(1, np.int64),
+            by_mean=np.zeros(x.n),
+            by_sd=np.zeros(x.n),
+        )
         return x.replace(unit="")
 
     def _load(self, x: Spec | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
