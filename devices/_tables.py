@@ -109,6 +109,11 @@ def npz(path: Path, salvage: bool) -> dict[str, Stream]:
 
 
 def mat(path: Path, salvage: bool) -> dict[str, Stream]:
+    return _several(path, matlab(path))
+
+
+def matlab(path: Path) -> dict[str, Array]:
+    """Every array of a MATLAB file."""
     raw = io.BytesIO(path.read_bytes())
     try:
         import scipy.io
@@ -118,7 +123,7 @@ def mat(path: Path, salvage: bool) -> dict[str, Stream]:
         raise StreamError(f"file: {path}: a MATLAB 7.3 file; save it with -v7 in MATLAB") from None
     except Exception as e:  # noqa: BLE001 what a damaged file makes loadmat raise has no end
         raise StreamError(f"file: {path}: damaged: {e}") from None
-    return _several(path, {k: v for k, v in found.items() if not k.startswith("__")})
+    return {k: v for k, v in found.items() if not k.startswith("__")}
 
 
 def _several(path: Path, found: dict[str, Array]) -> dict[str, Stream]:
@@ -196,3 +201,12 @@ def _number(cell: str) -> float | None:
         return float(cell) if cell.strip() else np.nan
     except ValueError:
         return None
+
+
+def rate_of(t: Times) -> float:
+    """Rate of regular times, Hz, to 6 digits: nine in ten intervals within half of the median. 0: irregular."""
+    step = np.diff(t)
+    if len(step) < 2 or (median := float(np.median(step))) <= 0:
+        return 0.0
+    near = np.mean(np.abs(step - median) <= median / 2)
+    return float(f"{1 / median:.6g}") if near >= 0.9 else 0.0

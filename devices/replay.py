@@ -1,11 +1,14 @@
-"""Read a recording: XDF, CSV, npz, npy or MATLAB, with the segments, times and bits that are in the file.
+"""Read a recording: XDF, CSV, npz, npy, MATLAB or a video tracker's, with the segments, times and bits of the file.
 
 Nothing is resampled, straightened or filled in. What counts as a segment:
 
 - a recording of `record`: what it says itself, with sequence numbers; times and samples to the bit;
 - another XDF file: each clock reset that its ClockOffsets show (pyxdf finds them and adds the offsets to the stamps;
   its de-jittering stays off), and each gap or step back in the stamps;
-- a table or array with times: each gap or step back; without times there is one segment, from 0 s on.
+- a table or array with times: each gap or step back; without times there is one segment, from 0 s on;
+- times of events: one segment. They are counted into samples of `rate`:
+  {type: replay, file: spikes.mat, events: spikes, rate: 1000}, or
+  {type: replay, file: spikes.csv, events: unit, times: time, rate: 1000}.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from rheobase.devices import _tables, _xdf
-from rheobase.devices._tables import Stream, Times
+from rheobase.devices import _events, _tables, _xdf
+from rheobase.devices._tables import Stream, Times, rate_of
 from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.files import find
 from rheobase.stream.node import Count, NotNegative, Source, nearest
+
+Start = tuple[int, int, int]
+"""Index, seq and segment of the sample where a segment starts."""
 
 
 class Replay(Source):
@@ -41,6 +47,10 @@ class Replay(Source):
     """Name of the stream, or of the array in an npz or mat file. May be left out where there is one."""
     times: str = ""
     """Name of the array or column that holds the time of each sample, s. Without names: the column's number."""
+    events: str = ""
+    """The file holds times of events (spikes) and no samples: the array of a mat file with the times of each unit in
+    a cell or struct, or the column of a table with the number of the unit that an event is of. Sample k then holds how
+    many events of each unit came in the 1/rate s up to its time k/rate."""
     rate: NotNegative = 0.0
     """Sampling rate, Hz. 0: as the file says, or as regular times show."""
     channels: tuple[str, ...] = ()
@@ -64,9 +74,11 @@ class Replay(Source):
         self.step = min(self.chunk, max(1, round(spec.rate))) if spec.rate else self.chunk
         return spec
 
-    def _plan(self) -> tuple[Spec, Stream, Callable[[int, int], Times], list[int], list[tuple[int, int, int]]]:
+    def _plan(self) -> tuple[Spec, Stream, Callable[[int, int], Times], list[int], list[Start]]:
         """What is given: its Spec, stream, times, columns, and (index, seq, segment) of where segments start."""
         path = find(self.file)
+        if self.events:
+            return self._counted(path)
         found = _read(path, self.salvage)
         s = self._one(path, found)
         stamps, labels, columns = s.times, s.spec.channels, list(range(s.spec.n))
@@ -85,17 +97,14 @@ class Replay(Source):
             raise StreamError(f"times: {path} has no column besides the times")
         labels = tuple(labels[i] for i in columns)
         if self.channels and s.named:
-            for c in self.channels:
-                if c not in labels:
-                    raise StreamError(f"channels: {path} has no channel {c!r}{nearest(c, labels)}")
-            columns = [columns[labels.index(c)] for c in self.channels]
+            columns = [columns[k] for k in self._chosen(path, labels)]
         elif self.channels and len(self.channels) != len(labels):
             raise StreamError(f"channels: {len(self.channels)} names for the {len(labels)} channels of {path}")
         rate = self.rate or s.spec.rate
         starts = s.starts
         if stamps and not s.exact:
             t = stamps(0, s.n)
-            rate = rate or (_rate(t) if self.times else 0.0)
+            rate = rate or (rate_of(t) if self.times else 0.0)
             step = np.diff(t)
             cut = (step < -self.gap) | (rate > 0) & (step > self.gap + 1 / (rate or np.inf))
             cuts = {*(np.flatnonzero(cut) + 1).tolist(), *(i for i, _, _ in starts)}
@@ -106,6 +115,22 @@ class Replay(Source):
             stamps = lambda a, b: np.arange(a, b) / rate  # noqa: E731
         spec = s.spec.replace(rate=rate, channels=self.channels or labels, unit=self.unit or s.spec.unit)
         return spec, s, stamps, columns, starts
+
+    def _counted(self, path: Path) -> tuple[Spec, Stream, Callable[[int, int], Times], list[int], list[Start]]:
+        """The same, of events."""
+        if not self.rate:
+            raise StreamError("rate: say into how many samples a second the events are to be counted, Hz")
+        s = _count(path, _changed(path), self.events, self.times, self.rate, self.salvage)
+        columns = self._chosen(path, s.spec.channels) if self.channels else list(range(s.spec.n))
+        spec = s.spec.replace(channels=tuple(s.spec.channels[k] for k in columns), unit=self.unit or s.spec.unit)
+        assert s.times
+        return spec, s, s.times, columns, s.starts
+
+    def _chosen(self, path: Path, labels: tuple[str, ...]) -> list[int]:
+        for c in self.channels:
+            if c not in labels:
+                raise StreamError(f"channels: {path} has no channel {c!r}{nearest(c, labels)}")
+        return [labels.index(c) for c in self.channels]
 
     def blocks(self) -> Iterator[Block]:
         s = self.found
@@ -153,25 +178,32 @@ def _stamps(path: Path, name: str, t: Array, n: int) -> Callable[[int, int], Tim
     return lambda a, b: t[a:b]
 
 
-def _rate(t: Times) -> float:
-    """Rate of regular times, Hz, to 6 digits: nine in ten intervals within half of the median. 0: irregular."""
-    step = np.diff(t)
-    if len(step) < 2 or (median := float(np.median(step))) <= 0:
-        return 0.0
-    near = np.mean(np.abs(step - median) <= median / 2)
-    return float(f"{1 / median:.6g}") if near >= 0.9 else 0.0
-
-
 def _read(path: Path, salvage: bool) -> dict[str, Stream]:
     try:
+        return _parse(path, _changed(path), salvage)
+    except OSError as e:
+        raise StreamError(f"file: {path}: {e.strerror or e}") from None
+
+
+def _changed(path: Path) -> tuple[int, int]:
+    """What differs once a file has changed."""
+    try:
         about = path.stat()
-        return _parse(path, about.st_mtime_ns, about.st_size, salvage)
+    except OSError as e:
+        raise StreamError(f"file: {path}: {e.strerror or e}") from None
+    return about.st_mtime_ns, about.st_size
+
+
+@functools.lru_cache(maxsize=4)
+def _count(path: Path, changed: tuple[int, int], events: str, times: str, rate: float, salvage: bool) -> Stream:
+    try:
+        return _events.counts(_events.units(path, events, times, salvage), rate)
     except OSError as e:
         raise StreamError(f"file: {path}: {e.strerror or e}") from None
 
 
 @functools.lru_cache(maxsize=4)
-def _parse(path: Path, changed: int, size: int, salvage: bool) -> dict[str, Stream]:
+def _parse(path: Path, changed: tuple[int, int], salvage: bool) -> dict[str, Stream]:
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     if kind not in FORMATS:
         raise StreamError(f"file: {path}: not a format known here{nearest(kind, FORMATS)}")
@@ -190,5 +222,6 @@ FORMATS: dict[str, Callable[[Path, bool], dict[str, Stream]]] = {
     "npz": _tables.npz,
     "npy": _tables.npy,
     "mat": _tables.mat,
+    "videopositiontracking": _events.tracking,
 }
 """How each kind of file is read; .gz after it is unpacked on the way (xdf and tables)."""
