@@ -1,11 +1,7 @@
-"""A simulated person who moves a cursor by thought: neurons, aim and centre-out task, met only through LSL.
+"""A simulated person who moves a cursor by thought: neurons, eye and aim, met only through LSL.
 
-It plays the part of the world in a closed loop: a graph reads the neurons from one LSL stream, decodes a
-velocity, sends it by another, and the person sees the cursor move and aims anew. Nothing is shared but streams.
-
-    Array     spike counts a millisecond, one channel a neuron
-    Task      where cursor and target are and what is intended (`TASK`, one sample a `step`)
-    Markers   JSON: {"event": "target" | "acquired" | "timeout", "number": ..., "x": ..., "y": ...}
+It stands for the world in a closed loop: a graph reads the neurons from an LSL stream, decodes a velocity, moves a
+cursor by it (`task`), and shows that by another LSL stream; the person sees the cursor move and aims anew.
 """
 
 from __future__ import annotations
@@ -13,150 +9,157 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import pylsl
-from pylsl.util import LostError
 
-from rheobase.devices._centre_out import Vector, World
+from rheobase.devices._person import SEEN, World, changes
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.clock import Ages, fine_timer, now, wait_until
-from rheobase.stream.node import Count, NotNegative, Positive, Source
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Source, nearest
 
 log = logging.getLogger("rheobase")
 
-TASK = ("cursor_x", "cursor_y", "target_x", "target_y", "intended_x", "intended_y", "number", "held", "control")
-"""Channels of the task: m, m, m, m, m/s, m/s, targets shown so far, s held, 1 where the decoder moves the cursor."""
-UNITS = ("m", "m", "m", "m", "m/s", "m/s", "", "s", "")
-
-STALE = 0.25
-"""s: the cursor rests when the decoder has sent nothing for so long."""
+STALE = 0.5
+"""s: the person rests when nothing new was to be seen for so long."""
 
 
 class CursorUser(Source):
-    """A simulated person in a closed loop by LSL. Gives the task stream (`TASK`) to the graph as well.
+    """A simulated person in a closed loop by LSL. Gives its true intention, `wanted_x` and `wanted_y`, m/s.
 
-    Writes `task.json` into the run directory when it stops: targets acquired, time-outs, path efficiency, time to
-    target, age of the decoded velocity when it moved the cursor, and how often it fell behind its own clock.
+    Opens the LSL stream `array` of spike counts, and looks at the LSL stream `task` (that of a `task` node, from
+    which it takes the channels of `SEEN` by name). As long as there is none, the person rests. Neurons and aim are
+    described in `_person.py`; the same seeds and the same sights give the same spikes.
+
+    Writes `user.json` into the run directory when it stops: age of what is seen (from the last spike that could have
+    moved the cursor to the person's reading of it, without `delay`), changes made, steps begun late.
+
+    Errors: a step that is no whole number of samples; a wrong entry of `changes`; a task stream that lacks a channel.
     """
 
-    mode: Literal["observe", "control"] = "control"
-    """observe: the cursor goes by itself and the person follows in mind; control: the decoder moves it."""
-    cursor: str = "Cursor"
-    """Name of the LSL stream that carries the decoded velocity (its first two channels, m/s)."""
-    array: str = "Array"
-    """Name of the LSL stream of spike counts it opens."""
     task: str = "Task"
-    """Name of the LSL stream of the task it opens."""
-    markers: str = "Markers"
-    """Name of the LSL stream of markers it opens."""
+    """Name of the LSL stream of the task to look at."""
+    array: str = "Array"
+    """Name of the LSL stream of spike counts to open."""
     neurons: Count = 96
     """Number of neurons."""
+    untuned: Fraction = 0.2
+    """Share of the neurons that know nothing of the movement."""
     rate: Positive = 1000.0
     """Samples of spike counts a second, Hz."""
     step: Positive = 0.005
-    """Time between two movements of the cursor, two task samples and two sendings of spikes, s."""
+    """Time between two looks at the task, and two sendings of spikes, s."""
     speed: Positive = 0.2
     """Highest speed intended, m/s."""
     gain: Positive = 3.0
     """Speed intended for each metre between cursor and target, 1/s."""
     delay: NotNegative = 0.12
-    """Time from a movement of the cursor to the person's seeing it, s."""
+    """Time from the cursor's being shown to the person's seeing it, s."""
     noise: NotNegative = 0.15
     """Noise of the intended velocity, as a share of it."""
-    hold: Positive = 0.3
-    """Time to stay in a target, s."""
-    patience: Positive = 5.0
-    """Time until a target is given up, s."""
+    drift: NotNegative = 0.0
+    """Random walk of each preferred direction: standard deviation after a minute, degrees."""
+    changes: list[dict[str, Any]] | None = None
+    """What happens to the neurons, each {at: s, one of: offset (standard deviations of a channel's count in 20 ms
+    bins so far), rotate (degrees), drop (share that falls silent), gain (factor of the rate); channels: numbers, or
+    the share of all that is drawn (default 1)}."""
     brain: int = 1
     """Which person: seed of the neurons' tuning."""
     seed: int = 0
-    """Seed of spikes, noise and order of targets."""
+    """Seed of spikes, noise and whatever is drawn in a change."""
+
+    def check(self) -> None:
+        exact = self.step * self.rate
+        if not math.isclose(exact, round(exact)) or exact < 0.5:
+            raise StreamError(f"step: {self.step} s is not a whole number of samples at {self.rate} Hz")
+        changes(self.changes or [], self.neurons)
 
     def start(self, *inputs: Spec) -> Spec:
-        """Open the streams. Raises StreamError where `step` and `rate` do not go together."""
-        if not math.isclose(self.step * self.rate, round(self.step * self.rate)) or self.step * self.rate < 0.5:
-            raise StreamError(f"step: {self.step} s is not a whole number of samples at {self.rate} Hz")
-        self.outlets: tuple[Any, ...] = ()
+        """Open the stream of spikes. Raises StreamError as `check` does."""
+        import pylsl
+
+        self.check()
         self.inlet: Any = None
         self.resolver: Any = None
-        self.world = World(self)
-        self.ages = Ages()
-        self.steps = self.late = 0
-        self.latest, self.heard = np.zeros(2), -math.inf
-        self.worst = 0.0
-        neurons = numbered("n", self.neurons)
-        self.outlets = (
-            outlet(self.array, "Spikes", self.rate, pylsl.cf_float32, neurons, ["count"] * self.neurons),
-            outlet(self.task, "Task", 1 / self.step, pylsl.cf_double64, TASK, UNITS),
-            outlet(self.markers, "Markers", pylsl.IRREGULAR_RATE, pylsl.cf_string, ["marker"], [""]),
+        self.outlet: Any = None  # the one of a start before closes first
+        self.shown: list[float] | None = None
+        self.heard = -math.inf
+        self.world, self.ages = World(self), Ages()
+        self.late, self.worst = 0, 0.0
+        info = pylsl.StreamInfo(
+            self.array, "Spikes", self.neurons, self.rate, pylsl.cf_float32, f"rheobase-cursor-user-{self.array}"
         )
-        return Spec(rate=1 / self.step, channels=TASK, unit="m")
+        info.set_channel_labels(list(numbered("n", self.neurons)))
+        info.set_channel_units(["count"] * self.neurons)
+        self.outlet = pylsl.StreamOutlet(info, max_buffered=10)
+        return Spec(rate=1 / self.step, channels=("wanted_x", "wanted_y"), unit="m/s")
 
     def blocks(self) -> Iterator[Block | None]:
-        counts_out, task_out, markers_out = self.outlets
-        if self.mode == "control":
-            self.resolver = pylsl.ContinuousResolver("name", self.cursor)
+        import pylsl
+
+        self.resolver = pylsl.ContinuousResolver("name", self.task)
         fine_timer()
-        begin = now()
-        markers_out.push_sample([self.world.task.event("target")], begin)
+        begin, k = now(), 0
         while True:
-            k = self.steps
-            t = begin + (k + 1) * self.step
-            late = wait_until(t)
+            late = wait_until(begin + (k + 1) * self.step)
             self.late += late > self.step
             self.worst = max(self.worst, late)
-            counts, row, markers = self.world.step(self._decoded())
-            self.steps += 1
-            counts_out.push_chunk(counts, begin + k * self.step + np.arange(1, len(counts) + 1) / self.rate)
-            task_out.push_sample(row, t)
-            for marker in markers:
-                markers_out.push_sample([marker], t)
-            yield Block(row[None], np.array([t]), seq=k)
+            counts = self.world.step(self._look()).astype(np.float32)
+            self.outlet.push_chunk(counts, begin + k * self.step + np.arange(1, len(counts) + 1) / self.rate)
+            yield Block(np.array([self.world.wanted]), np.array([begin + (k + 1) * self.step]), seq=k)
+            k += 1
 
-    def _decoded(self) -> Vector | None:
-        """The newest velocity; zero where it is stale or missing, None until the first has come."""
-        if self.mode == "observe":
-            return None
+    def _look(self) -> list[float] | None:
+        """What is to be seen now; None where there is nothing, or nothing new for long."""
+        from pylsl.util import LostError
+
         if self.inlet is None:
             found = self.resolver.results()
             if not found:
-                return self._rest()
-            info = max(found, key=lambda s: s.created_at())
-            if info.channel_count() < 2 or info.channel_format() == pylsl.cf_string:
-                raise StreamError(
-                    f"cursor: LSL stream {self.cursor!r} must have two channels of numbers, "
-                    f"velocity x and y in m/s; it has {info.channel_count()}"
-                )
-            self.inlet = pylsl.StreamInlet(info, max_buflen=1, as_numpy=True)
+                return None
+            self._open(max(found, key=lambda s: s.created_at()))
         try:
             samples, times = self.inlet.pull_chunk(timeout=0.0)
         except LostError:
             self.inlet = None
-            return self._rest()
+            return None
         if len(times):
-            self.latest, self.heard = samples[-1, :2].astype(np.float64), now()
+            self.shown, self.heard = samples[-1, self.where].astype(float).tolist(), now()
             self.ages.add(self.heard - times[-1])
-        return self._rest() if now() - self.heard > STALE or not np.isfinite(self.latest).all() else self.latest
+        fresh = self.shown is not None and now() - self.heard <= STALE and all(map(math.isfinite, self.shown))
+        return self.shown if fresh else None
 
-    def _rest(self) -> Vector | None:
-        return None if math.isinf(self.heard) else np.zeros(2)
+    def _open(self, found: Any) -> None:
+        """Raises StreamError where the stream lacks a channel."""
+        import pylsl
+
+        inlet = pylsl.StreamInlet(found, max_buflen=1, as_numpy=True)
+        there = inlet.info(5.0).get_channel_labels() or []
+        what = f"task: LSL stream {self.task!r}"
+        if found.channel_format() == pylsl.cf_string:
+            raise StreamError(f"{what} is text; it must be that of a task node")
+        for name in SEEN:
+            if name not in there:
+                raise StreamError(f"{what} has no channel {name!r}{nearest(name, filter(None, there))}")
+        self.where = [there.index(name) for name in SEEN]
+        self.inlet = inlet
 
     @property
     def health(self) -> dict[str, Any]:
         """What the tables of a run tell of it."""
-        return {**self.world.task.score(), "late_steps": self.late}
+        if not hasattr(self, "ages"):
+            return {}
+        p50, p99 = (f"{1e3 * self.ages.quantile(q):.1f} ms" if self.ages.n else "–" for q in (0.5, 0.99))
+        return {"age_p50": p50, "age_p99": p99, "changes": self.world.made, "late_steps": self.late}
 
     def score(self) -> dict[str, Any]:
         """How it went so far."""
-        ages = {k: None if not math.isfinite(v) else v for k, v in self.ages.table().items()}
+        ages = {k: v if math.isfinite(v) else None for k, v in self.ages.table().items()}
         return {
-            "mode": self.mode,
-            "seconds": round(self.steps * self.step, 3),
-            **self.world.task.score(),
-            "velocity_age_s": ages,
+            "seconds": round(self.world.t, 3),
+            "seen_age_s": ages,
+            "changes": self.world.made,
             "late_steps": self.late,
             "worst_lateness_s": self.worst,
         }
@@ -164,15 +167,7 @@ class CursorUser(Source):
     def stop(self) -> None:
         if self.late:
             text = "%s: %d of %d steps began more than %g s late, the worst %.3f s: the machine is too busy"
-            log.warning(text, self.name or "cursor_user", self.late, self.steps, self.step, self.worst)
+            log.warning(text, self.name or "cursor_user", self.late, self.world.steps, self.step, self.worst)
         if self.folder is not None:
-            (self.folder / "task.json").write_text(json.dumps(self.score(), indent=2) + "\n")
-        self.outlets, self.inlet, self.resolver = (), None, None
-
-
-def outlet(name: str, kind: str, rate: float, form: int, channels: Sequence[str], units: Sequence[str]) -> Any:
-    """An LSL outlet whose channels have names and units."""
-    info = pylsl.StreamInfo(name, kind, len(channels), rate, form, f"rheobase-cursor-user-{name}")
-    info.set_channel_labels(list(channels))
-    info.set_channel_units(list(units))
-    return pylsl.StreamOutlet(info, max_buffered=10)
+            (self.folder / "user.json").write_text(json.dumps(self.score(), indent=2) + "\n")
+        self.inlet, self.resolver, self.outlet = None, None, None
