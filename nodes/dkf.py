@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+import dataclasses
+from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rheobase.nodes._decoder import Decoder, Training, spec_header
-from rheobase.nodes.kalman import Belief, belief, correct, dynamics, predict
+from rheobase.nodes._noise import constant, jitter, noise_params, precision, varying, weights
+from rheobase.nodes._recursion import DKFParams, Recursion, filtered, limit, linear, recursion, settling, state
+from rheobase.nodes._scale import calibrate, square
+from rheobase.nodes._unscented import points, unscented
+from rheobase.nodes.kalman import dynamics
+from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.stream.block import Array, Spec, StreamError, numbered
-from rheobase.stream.node import Fraction, kernel, load
-
-
-class DKFParams(NamedTuple):
-    """B (d, d) weighs f, P (d, d) is the precision that a bin adds: see `precision`."""
-
-    A: NDArray[np.float64]
-    Gamma: NDArray[np.float64]
-    Q: NDArray[np.float64]
-    B: NDArray[np.float64]
-    P: NDArray[np.float64]
-    violated: int
-    z_mean: NDArray[np.float64]
-    f: Any
-
-
-class DKFState(NamedTuple):
-    """For its health: `bins` decoded since the start, `nonpd` of them where Q^-1 - S^-1 was not positive definite,
-    `missing` those without an f.
-    """
-
-    belief: Belief
-    y: NDArray[np.float64]
-    bins: NDArray[np.int64]
-    nonpd: NDArray[np.int64]
-    missing: NDArray[np.int64]
-    f: Any
+from rheobase.stream.node import Count, Fraction, Positive, load
 
 
 class DKF(Decoder):
@@ -52,12 +30,28 @@ class DKF(Decoder):
         mu = Sigma (M^-1 m + Q^-1 f(x))
 
     z (d,) is taken less its training mean. f is any regressor; Q is the mean of r r' over residuals r of rows that f
-    had not seen. A bin where f is not finite is missing: mu = m, Sigma = M. A linear f with the matching Q gives the
-    Kalman filter. Burkhart, Brandman, Franco, Hochberg, Harrison, Neural Comput 32:969, 2020.
+    had not seen, or a regression of r r' on x. A bin where f is not finite is missing: mu = m, Sigma = M. A linear f
+    with the matching Q gives the Kalman filter. Burkhart, Brandman, Franco, Hochberg, Harrison, Neural Comput 32:969,
+    2020.
     """
 
     f: str | dict[str, Any] = "nadaraya_watson"
     """The regressor: its type, or {type: mlp, hidden: 32}."""
+
+    Q: Literal["constant", "nadaraya_watson"] = "constant"
+    """Covariance of f about z: one for all x, or Nadaraya-Watson regression of r r' on x, with the bandwidth of least
+    leave-one-out error."""
+
+    points: Count = 2000
+    """Most held-out rows that Q(x) keeps."""
+
+    scale: Positive | None = 1.0
+    """Factor on Q; none: the one of most predictive score on held-out time, and with it the spread of the covariance
+    that is given out (`_scale.py`). For an f that looks back (lags, a recurrent net): it counts the past twice."""
+
+    dynamics: str | dict[str, Any] = "linear"
+    """How z moves: linear, or the type of a regressor of z(t) on z(t-1) as for f: then m and M are by unscented
+    prediction."""
 
     nonpd: Literal["fallback_code", "fallback_text", "clip", "robust"] = "fallback_code"
     """Where Q^-1 - S^-1 is not positive definite. robust: S^-1 is left out, there and everywhere.
@@ -69,28 +63,38 @@ class DKF(Decoder):
     S: Literal["cov", "lyapunov"] = "cov"
     """S is the covariance of z in training, or what A and Gamma make stationary."""
 
+    steady: bool = False
+    """Use the limits of Sigma and of the gain once they are reached, in O(d^2): the same to 1e-9, for constant Q and
+    linear dynamics. After a missing bin Sigma is followed until it has settled again."""
+
+    covariance: bool = False
+    """After the d channels of z give the d (d+1) / 2 of Sigma, upper triangle row by row, named cov(vx,vy), in the
+    square of the unit of z."""
+
     held_out: Fraction = 0.3
-    """Share of the training rows, drawn at random, that Q is learnt from."""
+    """Share of the training rows, drawn at random, that Q is learnt from; and share of them, the last, that its scale
+    is."""
 
     seed: int = 0
     """Of that draw, and of f where it draws too."""
 
-    shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "Q": "d d", "z_mean": "d"}
-    adjustable = ("model", "nonpd")
+    shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "Q": "d d", "z_mean": "d", "scale": "", "spread": ""}
+    adjustable = ("model", "nonpd", "steady", "covariance")
 
-    def regressor(self) -> Decoder:
-        """A fresh f. Raises StreamError where it cannot be made."""
-        words = {"type": self.f} if isinstance(self.f, str) else dict(self.f)
+    def regressor(self, key: str = "f") -> Decoder:
+        """A fresh f, or g of the dynamics. Raises StreamError where it cannot be made."""
+        given = getattr(self, key)
+        words = {"type": given} if isinstance(given, str) else dict(given)
         kind = words.pop("type", None)
         if not isinstance(kind, str):
-            raise StreamError("f: needs a type, as in {type: ridge, lags: 5}")
+            raise StreamError(f"{key}: needs a type, as in {{type: ridge, lags: 5}}")
         try:
             cls = load(kind)
             made = cls.make(**({"seed": self.seed} if "seed" in cls.parameters() else {}) | words)
         except StreamError as e:
-            raise StreamError(f"f: {e}") from None
+            raise StreamError(f"{key}: {e}") from None
         if not isinstance(made, Decoder) or isinstance(made, DKF):
-            raise StreamError(f"f: {kind!r} is no regressor")
+            raise StreamError(f"{key}: {kind!r} is no regressor")
         return made
 
     @property
@@ -100,9 +104,33 @@ class DKF(Decoder):
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()
-        if isinstance(self.f, dict) and set(self.f) == {"type"}:
-            found["f"] = self.f["type"]  # two ways to write one thing
+        for key in ("f", "dynamics"):
+            if isinstance(found[key], dict) and set(found[key]) == {"type"}:
+                found[key] = found[key]["type"]  # two ways to write one thing
         return found
+
+    def check(self) -> None:
+        if self.steady and (self.Q != "constant" or self.dynamics != "linear"):
+            raise StreamError("steady: there is a limit only for a constant Q and linear dynamics")
+        super().check()
+
+    def start(self, x: Spec) -> Spec:
+        out = super().start(x)
+        return out.replace(channels=out.channels + self._pairs(out.channels)) if self.covariance else out
+
+    def _pairs(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"cov({a},{b})" for i, a in enumerate(names) for b in names[i:])
+
+    def predict(self, X: ArrayLike, segment: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Decode X (T, n) from a fresh start: mu (T, d), without its covariance."""
+        Y = super().predict(X, segment)
+        return Y[:, : len(self.arrays["z_mean"])] if self.covariance else Y
+
+    def posterior(self, X: ArrayLike, segment: ArrayLike | None = None) -> tuple[Array, Array]:
+        """Decode X (T, n) from a fresh start: mu (T, d) and its covariance (T, d, d)."""
+        given = dataclasses.replace(self, covariance=True).hold(self.arrays, self.header["in"], self.header["out"])
+        Y, d = Decoder.predict(given, X, segment), len(self.arrays["z_mean"])
+        return Y[:, :d], square(Y[:, d:], d)
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
         rows = np.flatnonzero(data.rows)
@@ -113,10 +141,10 @@ class DKF(Decoder):
         drawn = np.random.default_rng(self.seed).permutation(rows)
         seen = np.zeros(len(data.rows), bool)
         seen[drawn[cut:]] = True
-        known = {k.removeprefix("f."): v for k, v in (like or {}).items() if k.startswith("f.")}
-        first = self.regressor().fit(data.X, data.Z, rows=seen, segment=data.segment, like=known or None)
+        first = self.regressor().fit(data.X, data.Z, rows=seen, segment=data.segment, like=part("f.", like) or None)
         out = data.rows & ~seen
-        r = data.Z[out] - first.predict(data.X, data.segment)[out]
+        r = data.Z - first.predict(data.X, data.segment)
+        noise = self._noise(data, r, out, part("Q.", like))
         # f is then learnt from all rows, its hyper-parameters kept
         f = self.regressor().fit(data.X, data.Z, rows=data.rows, segment=data.segment, like=first.arrays)
         z_mean = data.Z[data.rows].mean(axis=0)
@@ -126,90 +154,98 @@ class DKF(Decoder):
             if np.abs(np.linalg.eigvals(A)).max() >= 1:
                 raise StreamError("S: z as learnt is not stationary, so there is no such S: use cov")
             S = scipy.linalg.solve_discrete_lyapunov(A, Gamma)
-        given = {f"f.{k}": v for k, v in f.arrays.items()}
-        return dict(A=A, Gamma=Gamma, S=S, Q=r.T @ r / len(r), z_mean=z_mean, **given)
+        arrays = dict(A=A, Gamma=Gamma, S=S, z_mean=z_mean, **noise, **{f"f.{k}": v for k, v in f.arrays.items()})
+        if self.dynamics != "linear":
+            arrays |= self._moves(data, z_mean, seen, part("g.", like))
+        scale, spread = 1.0 if self.scale is None else self.scale, 1.0
+        if self.scale is None and like:
+            scale, spread = float(like["scale"]), float(like["spread"])
+        elif self.scale is None:
+            scale, spread = self._calibrate(data, arrays, first, r, out, rows[-cut])
+        return arrays | dict(scale=np.array(scale), spread=np.array(spread))
 
-    def ready(self, x: Spec, A: Array, Gamma: Array, S: Array, Q: Array, z_mean: Array, **given: Array) -> None:
-        d, f = len(z_mean), self.regressor()
-        learnt = {k.removeprefix("f."): v for k, v in given.items()}
-        f.hold(learnt, spec_header(x), {"channels": numbered("f", d), "unit": ""}).start(x)
-        B, P, violated = precision(Q, S, self.nonpd)
-        self.params = DKFParams(A, Gamma, Q, B, P, int(violated), z_mean, f.params)
-        bins, nonpd, missing = np.zeros((3, 1), np.int64)
-        self.state = DKFState(belief(S), np.zeros(d), bins, nonpd, missing, f.state)
-        self.step = filtered(f.step)  # type: ignore[method-assign, misc]
+    def _noise(self, data: Training, r: Array, out: NDArray[np.bool_], like: dict[str, Any]) -> dict[str, Array]:
+        """Q, from the residuals r of the rows that are out; for Q(x) the regression too, as Q.*."""
+        found = {"Q": r[out].T @ r[out] / out.sum()}
+        if self.Q == "nadaraya_watson":
+            products = (r[:, :, None] * r[:, None, :]).reshape(len(r), -1)
+            q = NadarayaWatson(points=self.points).fit(
+                data.X, products, rows=out, segment=data.segment, like=like or None
+            )
+            found |= {f"Q.{k}": v for k, v in q.arrays.items()}
+        return found
+
+    def _moves(self, data: Training, z_mean: Array, seen: NDArray[np.bool_], like: dict[str, Any]) -> dict[str, Array]:
+        """g of z(t) = g(z(t-1)) + N(0, Gamma), as g.*: Gamma from the rows held out, then g from all."""
+        t = data.pairs()
+        before, after = data.Z[t - 1] - z_mean, data.Z[t] - z_mean
+        try:
+            first = self.regressor("dynamics").fit(before, after, rows=seen[t], like=like or None)
+            some = before[: min(len(before), 20)]
+            if not np.array_equal(first.predict(some), first.predict(some, np.arange(len(some)))):
+                raise StreamError(f"{self.settings()['dynamics']!r} looks back, and the filter knows z(t-1) only")
+            R = (after - first.predict(before))[~seen[t]]
+            g = self.regressor("dynamics").fit(before, after, like=first.arrays)
+        except StreamError as e:
+            raise StreamError(f"dynamics: {str(e).removeprefix('dynamics: ')}") from None
+        return {"Gamma": R.T @ R / len(R)} | {f"g.{k}": v for k, v in g.arrays.items()}
+
+    def _calibrate(
+        self, data: Training, arrays: dict[str, Array], first: Decoder, r: Array, out: NDArray[np.bool_], begin: int
+    ) -> tuple[float, float]:
+        """Scale and spread by the rows from `begin` on, of an f and a Q that are learnt from those before."""
+        before = np.arange(len(data.rows)) < begin
+        X, z_mean, late = data.X, arrays["z_mean"], data.segment[begin:]
+        f = self.regressor().fit(X, data.Z, rows=data.rows & before, segment=data.segment, like=first.arrays)
+        F, d = f.predict(X, data.segment)[begin:] - z_mean, len(z_mean)
+        Q = np.broadcast_to(arrays["Q"], (len(F), d, d))
+        if self.Q == "nadaraya_watson":
+            held = self._noise(data, r, out & before, part("Q.", arrays))
+            q = NadarayaWatson(points=self.points).hold(
+                part("Q.", held), {"n": X.shape[1]}, {"channels": numbered("q", d * d), "unit": ""}
+            )
+            Q = q.predict(X[begin:], late).reshape(-1, d, d) + jitter(arrays["S"]) * np.eye(d)
+        given = Recursion(A=arrays["A"], Gamma=arrays["Gamma"], S=arrays["S"], nonpd=self.nonpd)
+        if self.dynamics != "linear":
+            g = self._started("dynamics", part("g.", arrays), Spec(rate=0, channels=numbered("z", d)), d)
+            given.move, given.g, given.points = unscented(g.step), g.params, points(d, g.state)
+        Z = np.where(data.rows[begin:, None], data.Z[begin:] - z_mean, np.nan)
+        return calibrate(given, F, Q, Z, late)
+
+    def _started(self, key: str, arrays: dict[str, Array], x: Spec, d: int) -> Decoder:
+        made = self.regressor(key)
+        made.hold(arrays, spec_header(x), {"channels": numbered(key, d), "unit": ""}).start(x)
+        return made
+
+    def ready(
+        self, x: Spec, A: Array, Gamma: Array, S: Array, Q: Array, z_mean: Array, scale: Array, spread: Array,
+        **given: Array,
+    ) -> None:  # fmt: skip
+        d = len(z_mean)
+        f = self._started("f", part("f.", given), x, d)
+        B, P, Q_inv, violated = precision(scale * Q, S, self.nonpd)
+        more: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        weigh, move = constant, linear
+        if self.Q == "nadaraya_watson":
+            q = NadarayaWatson(points=self.points)
+            q.hold(part("Q.", given), spec_header(x), {"channels": numbered("q", d * d), "unit": ""}).start(x)
+            more["noise"] = noise_params(S, float(scale), self.nonpd, q.params, jitter(S))
+            own |= {"weights": weights(d), "q": q.state}
+            weigh = varying(q.step)
+        if self.dynamics != "linear":
+            g = self._started("dynamics", part("g.", given), Spec(rate=x.rate, channels=numbered("z", d)), d)
+            more["g"], own["points"] = g.params, points(d, g.state)
+            move = unscented(g.step)
+        advance = recursion(move)
+        if self.steady:
+            more["gain"], advance = limit(A, Gamma, B, P), settling(advance)
+        flag = np.array([violated], np.int64)
+        self.params = DKFParams(A, Gamma, scale * Q, B, P, Q_inv, flag, z_mean, float(spread), f.params, **more)
+        self.state = state(S, f.state, **own)
+        self.step = filtered(f.step, weigh, advance)  # type: ignore[method-assign, misc]
 
 
-def precision(Q: Array, S: Array, nonpd: str) -> tuple[Array, Array, bool]:
-    """B and P of Sigma = (M^-1 + P)^-1, mu = Sigma (M^-1 m + B f), and whether Q^-1 - S^-1 is not positive definite.
-
-    B = Q^-1 and P = Q^-1 - S^-1, but for the treatments of `DKF.nonpd`. Raises StreamError where Q or S is not
-    positive definite.
-    """
-    for letter, M, why in (("Q", Q, "f is exact on rows held out"), ("S", S, "a channel of z is constant or a mix")):
-        if np.linalg.eigvalsh(M).min() <= 0:
-            raise StreamError(f"{letter} is not positive definite: {why}")
-    Q_inv, S_inv = np.linalg.inv(Q), np.linalg.inv(S)
-    Q_inv, S_inv = (Q_inv + Q_inv.T) / 2, (S_inv + S_inv.T) / 2
-    violated = bool(np.linalg.eigvalsh(Q_inv - S_inv).min() <= 0)
-    if nonpd == "robust" or (violated and nonpd == "fallback_text"):
-        return Q_inv, Q_inv, violated
-    if violated and nonpd == "fallback_code":
-        return Q_inv + S_inv, Q_inv, violated
-    if violated:
-        share, U = scipy.linalg.eigh(Q, S)  # U' S U = I, U' Q U = diag(share)
-        share = np.minimum(share, 1.0)
-        return U / share @ U.T, U * (1 / share - 1) @ U.T, violated
-    return Q_inv, Q_inv - S_inv, violated
-
-
-@functools.cache
-def filtered(f: Callable[..., bool]) -> Callable[..., bool]:
-    """The step of a DKF whose regressor's step is f."""
-
-    @kernel
-    def step(params, state, t, x, y):
-        if not f(params.f, state.f, t, x, state.y):
-            return False
-        s, z_mean = state.belief, params.z_mean
-        state.bins[0] += 1
-        for i in range(y.shape[0]):
-            state.y[i] -= z_mean[i]
-        if update(state.y, params.Q, params.A, params.Gamma, params.B, params.P, s):
-            state.nonpd[0] += params.violated
-        else:
-            state.missing[0] += 1
-        for i in range(y.shape[0]):
-            y[i] = s.mu[i] + z_mean[i]
-        return True
-
-    return step
-
-
-@kernel
-def update(f, Q, A, Gamma, B, P, s):
-    """One bin of the recursion, f less the mean of z. Returns False where f is missing, and has only predicted.
-
-    The first f is taken as it is, N(f, Q): so do the authors, and so it follows from z(0) ~ N(0, S).
-    """
-    d = f.shape[0]
-    for i in range(d):
-        if not np.isfinite(f[i]):
-            if s.begun[0]:
-                predict(A, Gamma, s)
-            return False
-    if s.begun[0] == 0:
-        s.begun[0] = 1
-        for i in range(d):
-            s.mu[i] = f[i]
-            for j in range(d):
-                s.Sigma[i, j] = Q[i, j]
-        return True
-    predict(A, Gamma, s)
-    for i in range(d):
-        a = 0.0
-        for j in range(d):
-            a += B[i, j] * f[j]
-        s.b[i] = a
-    correct(P, s)
-    return True
+def part(prefix: str, arrays: dict[str, Any] | None) -> dict[str, Any]:
+    """Those whose names begin with the prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in (arrays or {}).items() if k.startswith(prefix)}

@@ -163,10 +163,11 @@ def predict(A, Gamma, s):
 
 @kernel
 def correct(P, s):
-    """Sigma = (M^-1 + P)^-1, mu = m + Sigma (b - P m), for b and P of s.b and an observation of precision P >= 0.
+    """Sigma = (M^-1 + P)^-1, mu = m + Sigma (b - P m), for b of s.b and an observation of precision P >= 0.
 
     By M = L L', I + L' P L = C C', C U = L': Sigma = U' U. This inverts nothing that could be singular, and
-    Sigma is symmetric and not negative whatever is rounded.
+    Sigma is symmetric and not negative whatever is rounded. Returns False, and leaves m, M and b as they are, where
+    I + L' P L is not positive definite: only a P that is not >= 0 makes it so.
     """
     mu, Sigma, m, M, L, C, U, b = s.mu, s.Sigma, s.m, s.M, s.L, s.C, s.U, s.b
     d = mu.shape[0]
@@ -183,7 +184,8 @@ def correct(P, s):
             for k in range(i, d):
                 a += L[k, i] * U[k, j]
             Sigma[i, j] = a
-    cholesky(Sigma, C)
+    if not cholesky(Sigma, C):
+        return False
     for i in range(d):
         for j in range(d):
             a = L[j, i]
@@ -207,6 +209,7 @@ def correct(P, s):
         for k in range(d):
             a += Sigma[i, k] * b[k]
         mu[i] = a
+    return True
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,64 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rheobase.nodes.dkf import DKF, precision, update
-from rheobase.nodes.kalman import Belief, Kalman, belief
+from rheobase.nodes._noise import precision
+from rheobase.nodes._recursion import Recursion
+from rheobase.nodes._scale import decode
+from rheobase.nodes.dkf import DKF
+from rheobase.nodes.kalman import Kalman
 from rheobase.stream.block import Block, Spec, StreamError
-from rheobase.stream.fuse import Loop, apply
-from rheobase.stream.node import Kernel, kernel, load
+from rheobase.stream.fuse import Loop
+from rheobase.stream.node import load
 
 F = NDArray[np.float64]
 
 
-class RecursionParams(NamedTuple):
-    A: F
-    Gamma: F
-
-
-class RecursionState(NamedTuple):
-    belief: Belief
-    Q: F
-    B: F
-    P: F
-
-
-class Recursion(Kernel):
-    """The DKF's `update` for an f and a Q of each bin: x = [f, Q, B, P] -> [mu, Sigma]."""
-
-    A: Any
-    Gamma: Any
-    S: Any
-
-    def start(self, x: Spec) -> Spec:
-        d = len(self.A)
-        self.params = RecursionParams(self.A, self.Gamma)
-        self.state = RecursionState(belief(self.S), *np.zeros((3, d, d)))
-        return x.replace(channels=tuple(f"y{i}" for i in range(d + d * d)))
-
-    @staticmethod
-    @kernel
-    def step(params, state, t, x, y):
-        s, d = state.belief, params.A.shape[0]
-        for i in range(d):
-            for j in range(d):
-                state.Q[i, j] = x[d + i * d + j]
-                state.B[i, j] = x[d + d * d + i * d + j]
-                state.P[i, j] = x[d + 2 * d * d + i * d + j]
-        update(x[:d], state.Q, params.A, params.Gamma, state.B, state.P, s)
-        for i in range(d):
-            y[i] = s.mu[i]
-            for j in range(d):
-                y[d + i * d + j] = s.Sigma[i, j]
-        return True
-
-
-def dkf(A: F, Gamma: F, S: F, f: F, Q: F, nonpd: str = "fallback_code") -> tuple[F, F, F]:
-    """Means (T, d), covariances (T, d, d) and violations (T,) for f (T, d) and Q (T, d, d)."""
-    d = len(A)
-    weights = [precision(q, S, nonpd) for q in Q]
-    rows = [np.concatenate([x, q.ravel(), B.ravel(), P.ravel()]) for x, q, (B, P, _) in zip(f, Q, weights, strict=True)]
-    out = apply(Recursion(A=A, Gamma=Gamma, S=S), np.array(rows)).data
-    return out[:, :d], out[:, d:].reshape(-1, d, d), np.array([v for _, _, v in weights])
+def dkf(A: F, Gamma: F, S: F, f: F, Q: F, nonpd: str = "fallback_code") -> tuple[F, F, int]:
+    """Means (T, d), covariances (T, d, d) and count of violations for f (T, d) and Q (T, d, d)."""
+    given = Recursion(A=A, Gamma=Gamma, S=S, nonpd=nonpd)
+    means, covariances = decode(given, f, Q, np.zeros(len(f), np.int64))
+    return means, covariances, int(given.state.nonpd[0])
 
 
 def arrays(g: Any, *words: str) -> list[F]:
@@ -84,8 +43,9 @@ def test_golden_recursion(golden: Path, nonpd: str, word: str) -> None:
     f, Q, expected, covariance = arrays(g, "in_means", "in_vars", word, "out_pyclass_cov")
     means, covariances, violated = dkf(g["in_A"], g["in_G"], g["in_VZ"], f, Q, nonpd)
     np.testing.assert_allclose(means, expected, rtol=0, atol=1e-10)
-    np.testing.assert_array_equal(violated, g["in_viol"][0].astype(bool))
-    assert violated.sum() == 22
+    assert violated == g["in_viol"].sum() == 22
+    there = [precision(q, g["in_VZ"], nonpd)[3] for q in Q]
+    np.testing.assert_array_equal(there, g["in_viol"][0].astype(bool))
     if nonpd == "fallback_code":
         np.testing.assert_allclose(covariances, covariance, rtol=0, atol=1e-10)
 
@@ -132,7 +92,8 @@ def test_is_the_kalman_filter_where_all_is_linear_and_gaussian(golden: Path) -> 
     there, out = {"n": 6}, {"channels": ["vx", "vy"], "unit": "m/s"}
     zero = np.zeros(6)
     f = {"f.W": (Q @ K).T, "f.b": np.zeros(2), "f.x_mean": zero, "f.alpha": np.zeros(())}
-    discriminative = DKF(f="ridge").hold(dict(A=A, Gamma=Gamma, S=S, Q=Q, z_mean=np.zeros(2), **f), there, out)
+    one = {"scale": np.ones(()), "spread": np.ones(())}
+    discriminative = DKF(f="ridge").hold(dict(A=A, Gamma=Gamma, S=S, Q=Q, z_mean=np.zeros(2), **one, **f), there, out)
     kalman = Kalman().hold(dict(A=A, Gamma=Gamma, H=H, Lambda=Lambda, S=S, x_mean=zero, z_mean=np.zeros(2)), there, out)
     spec = Spec(rate=10, channels=tuple("abcdef"))
     loops = [Loop([k], [-1], [0]) for k in (discriminative, kalman)]
@@ -155,7 +116,7 @@ def test_both_starts_are_one(golden: Path) -> None:
     A, Gamma, S = g["in_A"], g["in_G"], g["in_VZ"]
     np.testing.assert_allclose(A @ S @ A.T + Gamma, S, atol=1e-12)
     means, covariances, violated = dkf(A, Gamma, S, f, Q)
-    assert not violated[0]
+    assert not violated
     K = np.linalg.inv(np.linalg.inv(Q[0]) - np.linalg.inv(S) + np.linalg.inv(A @ S @ A.T + Gamma))
     np.testing.assert_allclose(means[0], K @ np.linalg.inv(Q[0]) @ f[0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(covariances[0], K, rtol=0, atol=1e-12)
