@@ -143,37 +143,79 @@ def summary(trials: Sequence[Trial], task: str, bootstrap: int = 2000, seed: int
         [(t.outcome, t.seconds, t.moving, t.difficulty, t.efficiency, t.moved) for t in trials],
         [(k, float) for k in ("outcome", "seconds", "moving", "difficulty", "efficiency", "moved")],
     )
-    scores: dict[str, Callable[[Any], float]] = {
-        "success": lambda x: _mean(x["outcome"] == ACQUIRED),
-        "acquired_per_min": lambda x: 60 * _share((x["outcome"] == ACQUIRED).sum(), x["seconds"].sum()),
-        "time_to_target_s": lambda x: _mean(x["seconds"][x["outcome"] == ACQUIRED]),
-        "movement_time_s": lambda x: _mean(_reached(x)["moving"]),
-        "path_efficiency": lambda x: _mean(_reached(x)["efficiency"]),
-    }
-    if task == "grid":
-        scores["grid_bits_s"] = _grid
-    else:
-        scores["difficulty_bits"] = lambda x: _mean(_reached(x)["difficulty"])
-        scores["throughput_bits_s"] = lambda x: _mean(_reached(x)["difficulty"] / _reached(x)["moving"])
-        scores["information_bits_s"] = lambda x: _share(_reached(x)["difficulty"].sum(), x["seconds"].sum())
-    if task == "fitts":
-        scores["slope_s_per_bit"] = lambda x: _line(x)[0]
-        scores["intercept_s"] = lambda x: _line(x)[1]
-    drawn = np.random.default_rng(seed).integers(0, max(len(table), 1), (bootstrap, len(table)))
-    intervals = {}
-    for key, score in scores.items():
-        each = np.array([score(table[i]) for i in drawn]) if len(table) > 1 else np.empty(0)
-        each = each[np.isfinite(each)]
-        intervals[key] = [float(v) for v in np.percentile(each, [2.5, 97.5])] if len(each) else None
+    names = [k for k in SCORES if _suits(k, task)]
+    found = {k: SCORES[k](table) for k in names}
+    drawn = table[np.random.default_rng(seed).integers(0, max(len(table), 1), (bootstrap, len(table)))]
     return {
         "task": task,
         "trials": len(table),
         **{word: int((table["outcome"] == k).sum()) for word, k in OUTCOMES.items()},
         "seconds": float(table["seconds"].sum()),
-        **{key: _known(score(table)) for key, score in scores.items()},
-        "intervals": intervals,
+        **{k: float(v) if np.isfinite(v) else None for k, v in found.items()},
+        "intervals": {k: _interval(SCORES[k](drawn)) for k in names},
     }
 
+
+def _suits(score: str, task: str) -> bool:
+    if score == "grid_bits_s":
+        return task == "grid"
+    if score in ("slope_s_per_bit", "intercept_s"):
+        return task == "fitts"
+    return task != "grid" or score not in ("difficulty_bits", "throughput_bits_s", "information_bits_s")
+
+
+def _interval(each: F) -> list[float] | None:
+    """Where 95 % of them lie; None where there are none."""
+    each = each[np.isfinite(each)]
+    return [float(v) for v in np.percentile(each, [2.5, 97.5])] if len(each) else None
+
+
+def _hit(x: Any) -> Any:
+    return x["outcome"] == ACQUIRED
+
+
+def _way(x: Any) -> Any:
+    """Acquired, and there was a way to go."""
+    return _hit(x) & (x["moved"] > 0)
+
+
+def _ratio(part: Any, whole: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.divide(part, whole)
+
+
+def _mean(value: Any, among: Any) -> Any:
+    """Mean over the last axis of those that count."""
+    return _ratio(np.where(among, value, 0.0).sum(-1), among.sum(-1))
+
+
+def _slope(x: Any) -> Any:
+    """Of M on ID, s/bit; none through what is equally difficult."""
+    bits, way = x["difficulty"], _way(x)
+    off = bits - np.expand_dims(_mean(bits, way), -1)
+    spread = _mean(off**2, way)
+    return np.where(spread > 0.05**2, _ratio(_mean(off * x["moving"], way), spread), np.nan)
+
+
+def _grid(x: Any) -> Any:
+    surplus = np.maximum(_hit(x).sum(-1) - (x["outcome"] == WRONG).sum(-1), 0)
+    return math.log2(CELLS**2 - 1) * _ratio(surplus, x["seconds"].sum(-1))
+
+
+SCORES: dict[str, Callable[[Any], Any]] = {
+    "success": lambda x: _mean(_hit(x), x["seconds"] > 0),
+    "acquired_per_min": lambda x: 60 * _ratio(_hit(x).sum(-1), x["seconds"].sum(-1)),
+    "time_to_target_s": lambda x: _mean(x["seconds"], _hit(x)),
+    "movement_time_s": lambda x: _mean(x["moving"], _way(x)),
+    "path_efficiency": lambda x: _mean(x["efficiency"], _way(x)),
+    "difficulty_bits": lambda x: _mean(x["difficulty"], _way(x)),
+    "throughput_bits_s": lambda x: _mean(_ratio(x["difficulty"], x["moving"]), _way(x)),
+    "information_bits_s": lambda x: _ratio((x["difficulty"] * _way(x)).sum(-1), x["seconds"].sum(-1)),
+    "slope_s_per_bit": _slope,
+    "intercept_s": lambda x: _mean(x["moving"], _way(x)) - _slope(x) * _mean(x["difficulty"], _way(x)),
+    "grid_bits_s": _grid,
+}
+"""Key of a summary -> its score from trials (..., n): see the top of this file."""
 
 OUTCOMES = {"acquired": ACQUIRED, "timeouts": TIMEOUT, "wrong": WRONG}
 """What a summary calls the outcomes of a trial."""
@@ -239,37 +281,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     heads = [f"{folder.name}: {s['task']}" for folder, s in zip(given.run, sums, strict=True)]
     rich.console.Console().print(table(*sums, heads=heads))
     return 0
-
-
-def _reached(x: Any) -> Any:
-    """The trials acquired that had a way to go."""
-    return x[(x["outcome"] == ACQUIRED) & (x["moved"] > 0)]
-
-
-def _grid(x: Any) -> float:
-    right, wrong = (x["outcome"] == ACQUIRED).sum(), (x["outcome"] == WRONG).sum()
-    return math.log2(CELLS**2 - 1) * max(_share(right - wrong, x["seconds"].sum()), 0.0)
-
-
-def _line(x: Any) -> tuple[float, float]:
-    """Slope and intercept of M on ID."""
-    x = _reached(x)
-    if len(x) < 3 or np.ptp(x["difficulty"]) < 0.1:  # no line through what is equally difficult
-        return math.nan, math.nan
-    slope, intercept = np.polyfit(x["difficulty"], x["moving"], 1)
-    return float(slope), float(intercept)
-
-
-def _mean(x: Any) -> float:
-    return float(np.mean(x)) if len(x) else math.nan
-
-
-def _share(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else math.nan
-
-
-def _known(v: float) -> float | None:
-    return v if math.isfinite(v) else None
 
 
 def _cell(value: float | None, interval: Sequence[float] | None, form: str) -> str:
