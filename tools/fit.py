@@ -1,15 +1,8 @@
 """`rheo fit` and `rheo eval`: learn the decoders of a graph from a recording, and score them on held-out time.
 
-    eval:
-      truth: hand            node whose samples the decoders should give
-      train: [0, 500]        s from the first sample of the recording, the end left out
-      test: [500, 600]
-      metrics: [nrmse, maae]
-      seeds: 1               so many fits of each decoder that draws at random
-      figure: [kalman, dkf]  decoders to draw (default: the first and the best)
-
-The graph above the decoders runs once over the whole recording. Truth is interpolated to the times of the
-features, never over a gap. Decoders start afresh at the first test sample.
+The `eval` table of the config says what is the truth and which time is held out: see `protocol.py`. The graph above
+the decoders runs once over the whole recording. Truth is interpolated to the times of the features, never over a gap.
+Decoders start afresh at the first test sample. One that can tell its covariance is scored on that, too.
 """
 
 from __future__ import annotations
@@ -21,9 +14,8 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 import rich.console
 import rich.progress
@@ -40,24 +32,13 @@ from rheobase.stream.files import digest, find
 from rheobase.stream.graph import Graph
 from rheobase.stream.node import Source, nearest, type_name
 from rheobase.stream.run import new_folder
+from rheobase.tools.coverage import coverage, nees
+from rheobase.tools.page import scores_page
+from rheobase.tools.protocol import Protocol, protocol_of, wrong
 from rheobase.tools.replay import onto, recording
-from rheobase.tools.scores import METRICS, Row, Scores
+from rheobase.tools.scores import LEVELS, METRICS, Row, Scores, log_score, resampled
 
 F = NDArray[np.float64]
-Seconds = tuple[float, float]
-
-
-class Protocol(msgspec.Struct, forbid_unknown_fields=True):
-    """The `eval` table of a config."""
-
-    truth: str
-    train: Seconds | None = None
-    test: Seconds | None = None
-    metrics: list[Literal["nrmse", "maae", "r2", "median_error"]] = msgspec.field(
-        default_factory=lambda: ["nrmse", "maae"]
-    )
-    seeds: Annotated[int, msgspec.Meta(ge=1)] = 1
-    figure: list[str] = []
 
 
 @dataclasses.dataclass
@@ -71,43 +52,43 @@ class Gathered:
 
 
 def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
-    """Fit and score every decoder of a graph by its `eval` table; scores.json and decoded.png go to the folder
-    (None: a new one under runs/).
+    """Fit and score every decoder of a graph by its `eval` table; scores.json, decoded.png and scores.html go to the
+    folder (None: a new one under runs/).
 
     The graph's own decoders and their model files stay as they are. Raises StreamError.
     """
     decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder)}
     if not decoders:
         raise StreamError(f"{graph.origin or graph.name}: no node to evaluate: none of its nodes is a decoder")
-    protocol = _protocol(graph)
+    protocol = protocol_of(graph)
     for name in protocol.figure:
         if name not in decoders:
-            raise _wrong(graph, f"figure: no decoder {name!r}{nearest(name, decoders)}")
+            raise wrong(graph, f"figure: no decoder {name!r}{nearest(name, decoders)}")
     with _progress() as bar:
         gathered = gather(graph, [*(_input(graph, n) for n in decoders), protocol.truth], bar)
         splits = {n: _split(graph, protocol, gathered, _input(graph, n)) for n in decoders}
         folder = folder or new_folder(f"{graph.name}-eval")
         folder.mkdir(parents=True, exist_ok=True)  # where it cannot be, that is said before the work
-        scores = Scores(graph.name, protocol.metrics, protocol.figure)
+        scores = _scores(graph, protocol, splits[next(iter(splits))])
         task = bar.add_task("fit", total=len(decoders) * protocol.seeds)
         for name, node in decoders.items():
-            split = splits[name]
             seeds = range(protocol.seeds) if "seed" in node.parameters() else [None]
             fits = []
             for seed in seeds:
                 bar.update(task, description=f"fit {name}")
                 change: dict[str, Any] = {"model": ""} if seed is None else {"model": "", "seed": seed}
-                fits.append(_score(name, dataclasses.replace(node, **change), split, protocol.metrics))
+                fits.append(_score(name, dataclasses.replace(node, **change), splits[name], protocol.metrics))
                 bar.advance(task, protocol.seeds / len(seeds))
             scores.rows.append(_merged(fits))
-            scores.spec, scores.times, scores.Z = split.truth, split.times, split.Z_test
     scores.draw(folder / "decoded.png")
     (folder / "scores.json").write_text(json.dumps(scores.to_dict(), indent=1))
+    scores.notes.append(f"page: {scores_page(scores, folder / 'scores.html')}")
     return scores
 
 
 def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
-    """Fit one decoder of a graph, score it on held-out time beside plain ones, and write its model file.
+    """Fit one decoder of a graph, score it on held-out time beside plain ones, and write its model file, and the
+    scores beside it as a page.
 
     on  a run directory or a recording, whose streams take the place of the sources of the same name (default: the
         recorded sources that the graph has)
@@ -119,7 +100,7 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
     if not isinstance(node, Decoder):
         decoders = [k for k, p in graph.places.items() if isinstance(p.node, Decoder)]
         raise StreamError(f"node {name!r} ({type_name(type(node))}) is not learnt{nearest(name, decoders)}")
-    protocol = _protocol(graph)
+    protocol = protocol_of(graph)
     source = _input(graph, name)
     if on is not None:
         file = find(on)
@@ -133,29 +114,29 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
             rivals[f"{type_name(type(f))}, unfiltered"] = f
         rivals["kalman"] = Kalman()
     with _progress() as bar:
-        split = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
-        scores = Scores(graph.name, protocol.metrics, protocol.figure)
+        rows = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
+        scores = _scores(graph, protocol, rows)
         task = bar.add_task("fit", total=len(rivals) + 1)
         for word, decoder in {name: node, **rivals}.items():
             bar.update(task, description=f"fit {word}")
-            row = _score(word, decoder, split, protocol.metrics)
+            row = _score(word, decoder, rows, protocol.metrics)
             if word == name or (type(decoder), decoder.settings()) != (type(node), node.settings()):
                 scores.rows.append(row)
             bar.advance(task)
-    scores.spec, scores.times, scores.Z = split.truth, split.times, split.Z_test
     config = json.dumps(graph.to_dict(), sort_keys=True, default=str)
     path = node.save(
         node.model or f"models/{graph.name}_{name}.npz",
         graph=graph.name,
         config_sha256=hashlib.sha256(config.encode()).hexdigest(),
-        data_sha256=digest(split.X, split.Z),
+        data_sha256=digest(rows.X, rows.Z),
         data=on or {k: p.node.file for k, p in graph.places.items() if isinstance(p.node, Replay)},
-        rows=len(split.X),
-        held_out=scores.to_dict()[name] | {"rows": len(split.Z_test)},
+        rows=len(rows.X),
+        held_out=scores.to_dict()[name] | {"rows": len(rows.Z_test)},
     )
     scores.notes.append(f"wrote {path}")
     if not node.model:
         scores.notes.append(f"to run it, write into node {name!r}: model: {path}")
+    scores.notes.append(f"page: {scores_page(scores, path.with_suffix('.html'))}")
     return scores
 
 
@@ -220,6 +201,7 @@ class _Split:
 
 
 def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], source: str) -> _Split:
+    """The rows of node `source` with their truth, parted. Raises StreamError where a part is empty, or they overlap."""
     x, truth = gathered[source], gathered[protocol.truth]
     Z = aligned(truth, x.times)
     t = x.times - min(g.times[0] for g in gathered.values())
@@ -230,38 +212,63 @@ def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], sour
         rows = (t >= a - 1e-6) & (t < b - 1e-6)  # times are sums of periods: 1 us is none of them
         lasts = f"the recording lasts {t[-1]:.1f} s"
         if not np.isfinite(Z[rows]).all(axis=1).any():
-            raise _wrong(graph, f"{word}: [{a:g}, {b:g}] s holds no sample with truth: {lasts}")
+            raise wrong(graph, f"{word}: [{a:g}, {b:g}] s holds no sample with truth: {lasts}")
         if given and (a < 0 or b > t[-1] + 1):  # its end may be rounded up
-            raise _wrong(graph, f"{word}: [{a:g}, {b:g}] s is not all there: {lasts}")
+            raise wrong(graph, f"{word}: [{a:g}, {b:g}] s is not all there: {lasts}")
         parts.append(rows)
     train, test = parts
     if (train & test).any():
-        raise _wrong(graph, f"train and test overlap: {int((train & test).sum())} samples are in both")
+        raise wrong(graph, f"train and test overlap: {int((train & test).sum())} samples are in both")
     if "maae" in protocol.metrics and truth.spec.n != 2:
-        raise _wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
+        raise wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
     return _Split(
         x.spec, truth.spec, x.data[train], Z[train], x.segment[train],
         x.data[test], Z[test], x.segment[test], x.times[test],
     )  # fmt: skip
 
 
-def _score(name: str, node: Decoder, split: _Split, metrics: Sequence[str]) -> Row:
+def _scores(graph: Graph, protocol: Protocol, rows: _Split) -> Scores:
+    """The scores of a graph, still without decoders."""
+    scores = Scores(graph.name, protocol.metrics, protocol.figure)
+    scores.spec, scores.times, scores.Z, scores.config = rows.truth, rows.times, rows.Z_test, graph.to_dict()
+    there = np.isfinite(rows.Z_test).all(axis=1)
+    mean = np.tile(np.nanmean(rows.Z, axis=0), (int(there.sum()), 1))
+    scores.floor = {m: METRICS[m][1](mean, rows.Z_test[there]) for m in protocol.metrics}
+    return scores
+
+
+def _score(name: str, node: Decoder, rows: _Split, metrics: Sequence[str]) -> Row:
     began = time.perf_counter()
     try:
-        node.fit(split.X, split.Z, segment=split.segment, inputs=split.features, outputs=split.truth)
+        node.fit(rows.X, rows.Z, segment=rows.segment, inputs=rows.features, outputs=rows.truth)
         seconds = time.perf_counter() - began
-        Y = node.predict(split.X_test, split.segment_test)
+        Y, Sigma = node.predict(rows.X_test, rows.segment_test), None
+        if hasattr(node, "posterior"):
+            Y, Sigma = node.posterior(rows.X_test, rows.segment_test)
     except StreamError as e:
         raise StreamError(f"node {name!r} ({type_name(type(node))}): {e}") from None
-    there = np.isfinite(np.hstack([Y, split.Z_test])).all(axis=1)
-    scores = {m: [METRICS[m][1](Y[there], split.Z_test[there])] for m in metrics}
-    return Row(name, _what(node), scores, seconds, int((~there).sum()), Y)
+    there = np.isfinite(np.hstack([Y, rows.Z_test])).all(axis=1)
+    scores = {m: [METRICS[m][1](Y[there], rows.Z_test[there])] for m in metrics}
+    draws = {m: resampled(METRICS[m][1], Y, rows.Z_test, rows.times) for m in metrics}
+    row = Row(name, _what(node), scores, seconds, int((~there).sum()), Y, draws)
+    if Sigma is not None:
+        told = coverage(rows.Z_test, Y, Sigma, [level / 100 for level in LEVELS])
+        row.coverage = {round(100 * p): 100 * share for p, share in told.items()}
+        row.nees, row.log_score = nees(rows.Z_test, Y, Sigma), log_score(rows.Z_test, Y, Sigma)
+    return row
 
 
 def _merged(rows: Sequence[Row]) -> Row:
     first = rows[0]
-    scores = {m: [s for r in rows for s in r.scores[m]] for m in first.scores}
-    return dataclasses.replace(first, scores=scores, seconds=sum(r.seconds for r in rows) / len(rows))
+    return dataclasses.replace(
+        first,
+        scores={m: [s for r in rows for s in r.scores[m]] for m in first.scores},
+        seconds=sum(r.seconds for r in rows) / len(rows),
+        draws={m: np.mean([r.draws[m] for r in rows], axis=0) for m in first.draws},
+        coverage={k: float(np.mean([r.coverage[k] for r in rows])) for k in first.coverage},
+        nees=float(np.mean([r.nees for r in rows])),
+        log_score=float(np.mean([r.log_score for r in rows])),
+    )
 
 
 def _what(node: Decoder) -> str:
@@ -273,33 +280,6 @@ def _what(node: Decoder) -> str:
 
 def _word(value: Any) -> str:
     return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
-
-
-def _protocol(graph: Graph) -> Protocol:
-    given = graph.options.get("eval")
-    if not isinstance(given, dict):
-        raise _wrong(graph, "the graph says no truth: write eval: {truth: NODE}")
-    for key in given:
-        if key not in Protocol.__struct_fields__:
-            raise _wrong(graph, f"unknown key {key!r}{nearest(str(key), Protocol.__struct_fields__)}")
-    try:
-        protocol = msgspec.convert(given, Protocol, strict=False)
-    except msgspec.ValidationError as e:
-        why, _, where = str(e).partition(" - at `$.")
-        bad = [m for m in given["metrics"] if m not in METRICS] if why.startswith("Invalid enum") else []
-        why = f"unknown metric {bad[0]!r}{nearest(str(bad[0]), METRICS)}" if bad else f"{why[0].lower()}{why[1:]}"
-        raise _wrong(graph, f"{where.rstrip('`')}: {why}".removeprefix(": ")) from None
-    if protocol.truth not in graph.places:
-        raise _wrong(graph, f"truth: no node {protocol.truth!r}{nearest(protocol.truth, graph.places)}")
-    if not protocol.metrics:
-        raise _wrong(graph, f"metrics: name one{nearest('', METRICS)}")
-    if (protocol.train is None) != (protocol.test is None):
-        raise _wrong(graph, "train and test: give both or neither")
-    return protocol
-
-
-def _wrong(graph: Graph, text: str) -> StreamError:
-    return StreamError(f"{graph.origin or graph.name}: eval: {text}")
 
 
 def _input(graph: Graph, name: str) -> str:
