@@ -122,6 +122,19 @@ def _fit(given: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate(given: argparse.Namespace) -> int:
+    from rheobase.stream.run import new_folder
+    from rheobase.tools.calibrate import ASSIST, OPEN, calibrate, schedule
+
+    for word, s in (("--open", given.open), ("--every", given.every)):
+        if s is not None and not (math.isfinite(s) and s > 0):
+            raise StreamError(f"{word} {s:g}: write a number of seconds above 0")
+    assist = schedule(given.assist) if given.assist else ASSIST
+    graph = _graph(given)
+    folder = Path(given.folder) if given.folder else new_folder(f"{graph.name}-calibration")
+    return calibrate(graph, folder, OUT, given.node, given.open or OPEN, assist, given.every)
+
+
 def _eval(given: argparse.Namespace) -> int:
     from rheobase.tools.fit import evaluate
 
@@ -263,6 +276,24 @@ def _parser() -> argparse.ArgumentParser:
     graph_of(sub)
     sub.add_argument("node", metavar="NODE", help="the decoder to fit")
     sub.add_argument("--on", metavar="RUN|FILE", help="the recording (default: the graph's own recorded sources)")
+
+    sub = command(
+        "calibrate",
+        _calibrate,
+        "from no decoder to a driven cursor: open loop, fit, assisted blocks with refits, model",
+        "GRAPH has a task node, and above it the decoder that moves its cursor. Ctrl-C leaves what was recorded.",
+    )
+    graph_of(sub)
+    sub.add_argument("--node", metavar="NODE", help="the decoder to calibrate, where several lead to the task")
+    sub.add_argument("--open", type=float, metavar="S", help="open loop, s (default: 120)")
+    sub.add_argument(
+        "--assist",
+        metavar="S:SHARE,...",
+        help="assisted blocks, s, and the share taken away of the velocity across the way to the target "
+        "(default: 180:0.8,180:0.5,180:0.2)",
+    )
+    sub.add_argument("--every", type=float, metavar="S", help="time between two refits, s (default: the graph's, or 5)")
+    sub.add_argument("--folder", metavar="DIR", help="where it all goes (default: runs/NAME-calibration-DATE)")
 
     sub = command("eval", _eval, "fit and score every decoder of a graph by its `eval` table")
     graph_of(sub)
