@@ -38,9 +38,9 @@ class DKF(Decoder):
     f: str | dict[str, Any] = "nadaraya_watson"
     """The regressor: its type, or {type: mlp, hidden: 32}."""
 
-    Q: Literal["constant", "nadaraya_watson"] = "constant"
-    """Covariance of f about z: one for all x, or Nadaraya-Watson regression of r r' on x, with the bandwidth of least
-    leave-one-out error."""
+    Q: Literal["constant", "nadaraya_watson", "f"] = "constant"
+    """Covariance of f about z: one for all x; Nadaraya-Watson regression of r r' on x, with the bandwidth of least
+    leave-one-out error; or what f itself says, where it is a posterior and knows its own (place_bayes)."""
 
     points: Count = 2000
     """Most held-out rows that Q(x) keeps."""
@@ -199,7 +199,10 @@ class DKF(Decoder):
         f = self.regressor().fit(X, data.Z, rows=data.rows & before, segment=data.segment, like=first.arrays)
         F, d = f.predict(X, data.segment)[begin:] - z_mean, len(z_mean)
         Q = np.broadcast_to(arrays["Q"], (len(F), d, d))
-        if self.Q == "nadaraya_watson":
+        if self.Q == "f":
+            Q = self._own_noise(f.arrays, Spec(rate=0, channels=numbered("x", X.shape[1])), d).predict(X, data.segment)
+            Q = Q[begin:].reshape(-1, d, d) + jitter(arrays["S"]) * np.eye(d)
+        elif self.Q == "nadaraya_watson":
             held = self._noise(data, r, out & before, part("Q.", arrays))
             q = NadarayaWatson(points=self.points).hold(
                 part("Q.", held), {"n": X.shape[1]}, {"channels": numbered("q", d * d), "unit": ""}
@@ -217,6 +220,14 @@ class DKF(Decoder):
         made.hold(arrays, spec_header(x), {"channels": numbered(key, d), "unit": ""}).start(x)
         return made
 
+    def _own_noise(self, arrays: dict[str, Array], x: Spec, d: int) -> Decoder:
+        """The decoder of the covariance that f says it has."""
+        f = self.regressor()
+        if not hasattr(f, "noise"):
+            raise StreamError(f"Q: {self.settings()['f']!r} does not say how sure it is; place_bayes does")
+        q: Decoder = f.noise()
+        return q.hold(arrays, spec_header(x), {"channels": numbered("q", d * d), "unit": ""})
+
     def ready(
         self, x: Spec, A: Array, Gamma: Array, S: Array, Q: Array, z_mean: Array, scale: Array, spread: Array,
         **given: Array,
@@ -227,9 +238,13 @@ class DKF(Decoder):
         more: dict[str, Any] = {}
         own: dict[str, Any] = {}
         weigh, move = constant, linear
-        if self.Q == "nadaraya_watson":
-            q = NadarayaWatson(points=self.points)
-            q.hold(part("Q.", given), spec_header(x), {"channels": numbered("q", d * d), "unit": ""}).start(x)
+        if self.Q != "constant":
+            if self.Q == "f":
+                q = self._own_noise(part("f.", given), x, d)
+            else:
+                q = NadarayaWatson(points=self.points)
+                q.hold(part("Q.", given), spec_header(x), {"channels": numbered("q", d * d), "unit": ""})
+            q.start(x)
             more["noise"] = noise_params(S, float(scale), self.nonpd, q.params, jitter(S))
             own |= {"weights": weights(d), "q": q.state}
             weigh = varying(q.step)
