@@ -21,6 +21,9 @@ log = logging.getLogger("rheobase")
 
 Rows = tuple[Array, Array, Array, Array]
 
+LABEL = ("intended_x", "intended_y")
+"""Channels of a task: what the person is thought to want."""
+
 PENDING = 1000
 """Samples of one input that wait at most for the other's."""
 
@@ -60,7 +63,7 @@ class Recalibrate(Sink):
     """Labelled time before the first refit, s."""
     window: NotNegative = 180.0
     """Most recent labelled time that is learnt from, s; 0: all since the start."""
-    label: tuple[str, ...] = ("intended_x", "intended_y")
+    label: tuple[str, ...] = LABEL
     """Channels of the second input that the decoder should give."""
     earlier: str = ""
     """Labelled data of before (.npz, `write_labelled`), as if it had come just before the start."""

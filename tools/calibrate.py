@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import rich.console
 
-from rheobase.devices.recalibrate import Recalibrate, Rows, write_labelled
+from rheobase.devices.recalibrate import LABEL, Recalibrate, Rows, write_labelled
 from rheobase.devices.record import Record
 from rheobase.devices.replay import Replay
 from rheobase.nodes._decoder import Decoder
@@ -45,7 +45,6 @@ ASSIST: Assist = ((180.0, 0.8), (180.0, 0.5), (180.0, 0.2))
 """Assisted blocks: s, and the share that is taken away of the velocity across the way to the target."""
 EVERY = 5.0
 """s between two refits."""
-LABEL = ("intended_x", "intended_y")
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
