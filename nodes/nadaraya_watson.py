@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import Decoder, Training
+from rheobase.nodes._distance import in_blocks, in_room, squared_distances
 from rheobase.stream.block import Array, Spec
 from rheobase.stream.node import Count, Positive, kernel
 
@@ -16,8 +17,11 @@ BLOCK = 1000
 
 
 class NadarayaWatsonParams(NamedTuple):
+    """X (blocks, n, lanes) and Z (d, blocks lanes) have room for `points` pairs; m of them are there."""
+
     X: NDArray[np.float64]
     Z: NDArray[np.float64]
+    m: int
     half: float
 
 
@@ -52,22 +56,15 @@ class NadarayaWatson(Decoder):
         return dict(X=X, Z=Z, s=np.array(bandwidth(X, Z) if s is None else s))
 
     def ready(self, x: Spec, X: Array, Z: Array, s: Array) -> None:
-        # channels first: the loops of the step run along the training points
-        self.params = NadarayaWatsonParams(np.ascontiguousarray(X.T), np.ascontiguousarray(Z.T), 0.5 / float(s))
-        self.state = NadarayaWatsonState(np.zeros(len(X)))
+        room = in_room(Z, self.points)
+        self.params = NadarayaWatsonParams(in_blocks(X, self.points), room, len(X), 0.5 / float(s))
+        self.state = NadarayaWatsonState(np.zeros(room.shape[1]))
 
     @staticmethod
     @kernel
     def step(params, state, t, x, y):
-        X, Z, half, distance = params.X, params.Z, params.half, state.distance
-        m = distance.shape[0]
-        for i in range(m):
-            distance[i] = 0.0
-        for j in range(x.shape[0]):
-            xj = x[j]
-            row = X[j]
-            for i in range(m):
-                distance[i] += (xj - row[i]) * (xj - row[i])
+        Z, m, half, distance = params.Z, params.m, params.half, state.distance
+        squared_distances(params.X, m, x, distance)
         least = np.inf
         for i in range(m):
             least = min(least, distance[i])

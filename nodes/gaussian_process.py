@@ -1,0 +1,294 @@
+"""Gaussian process regression: with one kernel of all channels, or the mean of a kernel of each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from rheobase.nodes._additive import additive, polynomials, shortest
+from rheobase.nodes._decoder import Decoder, Training
+from rheobase.nodes._distance import in_blocks, in_room, squared_distances
+from rheobase.stream.block import Array, Spec, StreamError
+from rheobase.stream.node import Count, Positive, kernel
+
+SEARCH = 1000
+"""Most points that hyper-parameters are searched on."""
+GRID = 400
+"""Most of them for where that begins."""
+BLOCK = 64
+
+
+class SquaredExponentialParams(NamedTuple):
+    """X (blocks, n, lanes) and weight (d, blocks lanes) have room for `points`; m are there.
+
+    weight = sigma_f^2 alpha, half (d,) = 1 / (2 ell^2)
+    """
+
+    X: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    m: int
+    half: NDArray[np.float64]
+    z_mean: NDArray[np.float64]
+
+
+class SquaredExponentialState(NamedTuple):
+    distance: NDArray[np.float64]
+
+
+class MultiParams(NamedTuple):
+    """f is a sum over channels of polynomials: cells (d, n, cells, terms), low (d, n), scale (d,); see `additive`."""
+
+    cells: NDArray[np.float64]
+    low: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    z_mean: NDArray[np.float64]
+
+
+class GaussianProcess(Decoder):
+    """The mean of a Gaussian process, one for each output, over the same points x_i.
+
+        f(x) = z_mean + sum_i alpha_i k(x_i, x),   alpha = (K + sigma_n^2 I)^-1 (z - z_mean),   K_ij = k(x_i, x_j)
+
+        squared_exponential:  k(x, x') = sigma_f^2 exp(-|x - x'|^2 / 2 ell^2)
+        multi:                k(x, x') = sigma_f^2 / n sum_j exp(-(x_j - x'_j)^2 / 2 ell^2)
+
+    One ell for all channels: give it channels of like scale (`zscore`). Where one channel of n goes astray, `multi`
+    loses at most 1/n of k, and the other may lose all: the MK-DKF of Brandman, Burkhart, Kelemen, Franco, Harrison
+    and Hochberg. What is not given of sigma_f, ell and sigma_n is learnt for each output: the greatest marginal
+    likelihood (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sec. 5.4) on at most 1000 of
+    the points; alpha is of all points. But the ell of `multi` is one standard deviation of the channels: the
+    likelihood likes it long, and then f is nearly linear, and an offset of 5 turns it as far as any other. A sample
+    with a value that is not finite gives NaN.
+    """
+
+    kernel: Literal["squared_exponential", "multi"] = "squared_exponential"
+    """Of all channels at once, or the mean over them of a kernel of each."""
+
+    normalised: bool = True
+    """Of `multi`. True: k(x, x) = sigma_f^2. False: normal densities in place of the exponentials, as the paper prints
+    it; sigma_f^2 is then in units of z^2 x."""
+
+    points: Count = 3000
+    """Most training pairs kept."""
+
+    choice: Literal["random", "even"] = "random"
+    """Which: drawn, or spread evenly over the recording."""
+
+    directions: Count | None = None
+    """Keep only the means of x and of z over so many equal sectors of the direction of z (8: those of a centre-out
+    task)."""
+
+    seed: int = 0
+    """Of the draw."""
+
+    sigma_f: Positive | None = None
+    """Standard deviation of f, in units of z; none: learnt."""
+
+    ell: Positive | None = None
+    """Length scale, in units of x; none: learnt, or for `multi` the standard deviation of the channels."""
+
+    sigma_n: Positive | None = None
+    """Standard deviation of z about f; none: learnt."""
+
+    shapes = {"X": "m n", "alpha": "m d", "sigma_f": "d", "ell": "d", "sigma_n": "d", "z_mean": "d"}
+
+    def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+        X, Z = self._pairs(data)
+        z_mean = data.Z[data.rows].mean(axis=0)
+        Z = Z - z_mean
+        ell, least = self.ell, 0.0
+        if self.kernel == "multi":
+            least = shortest(X)
+            if ell and ell < least:
+                raise StreamError(f"ell: {ell:g} is too short for channels that range as far: {least:.3g} at least")
+            ell = ell or max(math.sqrt(data.X[data.rows].var(axis=0).mean()), least) or 1.0
+        if like:
+            theta = np.stack([like["sigma_f"], np.maximum(like["ell"], least), like["sigma_n"]], axis=1)
+        else:
+            theta = self._search(X, Z, ell)
+        alpha = np.empty_like(Z)
+        for c, (sigma_f, ell, sigma_n) in enumerate(theta):
+            if c == 0 or ell != theta[c - 1, 1]:
+                K = self.gram(X, ell)
+            L = factor(sigma_f**2 * K, sigma_n)
+            alpha[:, c] = scipy.linalg.cho_solve((L, True), Z[:, c])
+        return dict(X=X, alpha=alpha, sigma_f=theta[:, 0], ell=theta[:, 1], sigma_n=theta[:, 2], z_mean=z_mean)
+
+    def _pairs(self, data: Training) -> tuple[Array, Array]:
+        """The points: (m, n), (m, d)."""
+        rows = np.flatnonzero(data.rows)
+        if self.directions:
+            return by_direction(data.X[rows], data.Z[rows], self.directions)
+        if len(rows) > self.points and self.choice == "even":
+            rows = rows[np.linspace(0, len(rows) - 1, self.points).round().astype(int)]
+        elif len(rows) > self.points:
+            rows = np.sort(np.random.default_rng(self.seed).choice(rows, self.points, replace=False))
+        return data.X[rows], data.Z[rows]
+
+    def gram(self, X: Array, ell: float) -> NDArray[np.float64]:
+        """K_ij = k(x_i, x_j) with sigma_f = 1, (m, m)."""
+        if self.kernel == "squared_exponential":
+            return np.exp(square_distances(X) / (-2 * ell**2))
+        m = len(X)
+        K = np.zeros((m, m))
+        U = np.ascontiguousarray(X.T) / (math.sqrt(2) * ell)
+        for a in range(0, m, BLOCK):  # so few rows stay in the cache while all channels are added
+            b = min(a + BLOCK, m)
+            for u in U:
+                D = u[a:b, None] - u[:b]
+                D *= -D
+                K[a:b, :b] += np.exp(D, out=D)
+            K[:b, a:b] = K[a:b, :b].T
+        return K * self._unit(X.shape[1], ell)
+
+    def _unit(self, n: int, ell: float) -> float:
+        """What `multi` weighs the exponential of each of n channels by, where sigma_f = 1."""
+        return (1.0 if self.normalised else 1 / (math.sqrt(2 * math.pi) * ell)) / n
+
+    def _search(self, X: Array, Z: Array, ell: float | None) -> Array:
+        """sigma_f, ell, sigma_n of each output: (d, 3). From the best of a grid, up the marginal likelihood."""
+        import scipy.optimize  # late: only a fit needs it
+
+        drawn = np.random.default_rng(self.seed).permutation(len(X))[:SEARCH]
+        X, few = X[drawn], slice(GRID)
+        spread = math.sqrt(2 * X.var(axis=0).sum()) or 1.0  # rms distance of two points
+        starts = []
+        for start in [ell] if ell else [spread * by for by in (0.25, 0.5, 1.0, 2.0)]:
+            K = self.gram(X[few], start)
+            starts.append((start, K[0, 0], *scipy.linalg.eigh(K)))
+        given = None if ell is None else self.gram(X, ell)
+        D = square_distances(X) if ell is None else None
+        found = []
+        for z in Z[drawn].T:
+            sd, best, begin = float(z.std()) or 1.0, math.inf, np.zeros(3)
+            for start, one, values, V in starts:
+                q = (V.T @ z[few]) ** 2
+                sigma_fs = [self.sigma_f] if self.sigma_f else [by * sd / math.sqrt(one) for by in (0.5, 1.0, 2.0)]
+                sigma_ns = [self.sigma_n] if self.sigma_n else [by * sd for by in (0.1, 0.2, 0.4, 0.8)]
+                for sigma_f, sigma_n in itertools.product(sigma_fs, sigma_ns):
+                    v = sigma_f**2 * np.maximum(values, 0.0) + sigma_n**2
+                    if (cost := float((q / v + np.log(v)).sum())) < best:
+                        best, begin = cost, np.array([sigma_f, start, sigma_n])
+            limits = np.array([begin / 1e3, begin * 1e3])
+            limits[:, 2] = sd / 1e3, sd * 10
+            for k, held in enumerate((self.sigma_f, ell, self.sigma_n)):
+                if held:
+                    limits[:, k] = held
+            done = scipy.optimize.minimize(
+                surprise,
+                np.log(begin),
+                (z, D, given),
+                "L-BFGS-B",
+                True,
+                bounds=np.log(limits.T),
+                options={"maxiter": 30},
+            )
+            found.append(np.exp(done.x))
+        return np.array(found)
+
+    def ready(self, x: Spec, X: Array, alpha: Array, sigma_f: Array, ell: Array, sigma_n: Array, z_mean: Array) -> None:
+        if self.kernel == "squared_exponential":
+            points = self.directions or self.points
+            weight = in_room(alpha * sigma_f**2, points)
+            self.params = SquaredExponentialParams(in_blocks(X, points), weight, len(X), 0.5 / ell**2, z_mean)
+            self.state = SquaredExponentialState(np.zeros(weight.shape[1]))
+            self.step = squared_exponential  # type: ignore[method-assign, misc]
+            return
+        w = [alpha[:, c] * sigma_f[c] ** 2 * self._unit(x.n, s) for c, s in enumerate(ell)]
+        cells, low, width = zip(*(polynomials(X, w[c], s) for c, s in enumerate(ell)), strict=True)
+        self.params = MultiParams(np.stack(cells), np.stack(low), 1 / np.array(width), z_mean)
+        self.state = ()
+        self.step = multi  # type: ignore[method-assign, misc]
+
+
+@kernel
+def squared_exponential(params, state, t, x, y):
+    if not finite(x):
+        for c in range(y.shape[0]):
+            y[c] = np.nan
+        return True
+    distance, m = state.distance, params.m
+    squared_distances(params.X, m, x, distance)
+    for c in range(y.shape[0]):
+        weight, half = params.weight[c], params.half[c]
+        total = 0.0
+        for i in range(m):
+            total += weight[i] * math.exp(-half * distance[i])
+        y[c] = params.z_mean[c] + total
+    return True
+
+
+@kernel
+def multi(params, state, t, x, y):
+    there = finite(x)
+    for c in range(y.shape[0]):
+        y[c] = params.z_mean[c] + additive(params.cells[c], params.low[c], params.scale[c], x) if there else np.nan
+    return True
+
+
+@kernel
+def finite(x):
+    whole = True
+    for j in range(x.shape[0]):
+        whole &= np.isfinite(x[j])
+    return whole
+
+
+def square_distances(X: Array) -> NDArray[np.float64]:
+    """|x_i - x_j|^2, (m, m)."""
+    square = (X * X).sum(axis=1)
+    return np.asarray(np.maximum(square[:, None] + square - 2 * X @ X.T, 0.0))
+
+
+def factor(K: Array, sigma_n: float) -> NDArray[np.float64]:
+    """The Cholesky factor of K + sigma_n^2 I, with 1e-8 of K's diagonal added where rounding leaves it indefinite."""
+    noisy = K.copy()
+    noisy.flat[:: len(K) + 1] += sigma_n**2
+    try:
+        return np.asarray(scipy.linalg.cholesky(noisy, lower=True))
+    except np.linalg.LinAlgError:
+        noisy.flat[:: len(K) + 1] += 1e-8 * K[0, 0]
+        return np.asarray(scipy.linalg.cholesky(noisy, lower=True))
+
+
+def surprise(log_theta: Array, z: Array, D: Array | None, K: Array | None = None) -> tuple[float, Array]:
+    """-log p(z | sigma_f, ell, sigma_n), and its derivatives by the logarithms of the three.
+
+    D  (m, m) squared distances of a squared exponential
+    K  (m, m) instead: the Gram matrix for sigma_f = 1; ell does not count then
+    """
+    sigma_f, ell, sigma_n = np.exp(log_theta)
+    K = sigma_f**2 * (np.exp(D / (-2 * ell**2)) if K is None else K)
+    L = factor(K, sigma_n)
+    alpha = scipy.linalg.cho_solve((L, True), z)
+    inverse, _ = scipy.linalg.lapack.dpotri(L, lower=1)  # its lower half; above it is 0
+
+    def derivative(dK: Array) -> float:  # 1/2 tr((K^-1 - alpha alpha') dK)
+        return float(np.vdot(inverse, dK) - 0.5 * inverse.diagonal() @ dK.diagonal() - 0.5 * alpha @ (dK @ alpha))
+
+    by_ell = 0.0 if D is None else derivative(K * D) / ell**2
+    by_noise = float(sigma_n**2 * (inverse.trace() - alpha @ alpha))
+    cost = 0.5 * z @ alpha + np.log(L.diagonal()).sum() + 0.5 * len(z) * math.log(2 * math.pi)
+    return float(cost), np.array([2 * derivative(K), by_ell, by_noise])
+
+
+def by_direction(X: Array, Z: Array, sectors: int) -> tuple[Array, Array]:
+    """The means of x and of z over the rows whose z points into each of so many equal sectors, the first about +z0.
+
+    Rows where z is 0 point nowhere and are left out, and so is a sector without rows. Raises StreamError where z is
+    not two-dimensional or points one way only.
+    """
+    if Z.shape[1] != 2:
+        raise StreamError(f"directions: z must have 2 channels, it has {Z.shape[1]}")
+    moving = np.hypot(*Z.T) > 0
+    sector = np.round(np.arctan2(Z[moving, 1], Z[moving, 0]) * sectors / (2 * np.pi)).astype(int) % sectors
+    there = np.unique(sector)
+    if len(there) < 2:
+        raise StreamError(f"directions: z points into {len(there)} of {sectors} sectors, 2 are the least")
+    means = np.array([np.hstack([X[moving], Z[moving]])[sector == k].mean(axis=0) for k in there])
+    return means[:, : X.shape[1]], means[:, X.shape[1] :]
