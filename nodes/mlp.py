@@ -43,11 +43,11 @@ class MLP(Decoder):
         y = b3 + 1/m sum_j W3_j' u_j,   u_j = r(b2_j + W2_j' r(b1_j + W1_j' w)),   r(u) = max(u, 0) or tanh(u)
         w = [x(t), ..., x(t-lags+1)] - x_mean
 
-    Learnt with AdamW and dropout on standardised x and z (the scales are then folded into the weights), first
+    Learnt with AdamW, dropout and noise on standardised x and z (the scales are then folded into the weights), first
     without the last 15 % of the training rows, then on all for as many epochs as predicted those best. Members differ
-    in their first weights and in what dropout leaves out; the squared error of their mean is never more than the mean
-    of theirs (Hansen & Salamon, IEEE Trans Pattern Anal 12:993, 1990). What lies before the start counts as its mean;
-    a sample with a value that is not finite gives NaN. Learning needs the package torch; running does not.
+    in all that is drawn but the order of rows; the squared error of their mean is never more than the mean of theirs
+    (Hansen & Salamon, IEEE Trans Pattern Anal 12:993, 1990). What lies before the start counts as its mean; a sample
+    with a value that is not finite gives NaN. Learning needs the package torch; running does not.
 
     The network of the DKF's authors: {layers: 1, hidden: 10, activation: tanh}; they learn it by Levenberg-Marquardt.
 
@@ -77,6 +77,9 @@ class MLP(Decoder):
     dropout: Fraction = 0.1
     """Share of the hidden units left out of each step of learning."""
 
+    noise: NotNegative = 0.0
+    """Standard deviation of what is added to x in learning, in those of x."""
+
     learning_rate: Positive = 1e-3
     """Step of AdamW, dimensionless."""
 
@@ -84,7 +87,7 @@ class MLP(Decoder):
     """Most passes over the training rows."""
 
     seed: int = 0
-    """Of the first weights and of the order of rows."""
+    """Of the first weights, the order of rows, dropout and noise."""
 
     shapes = {
         "W1": "m l h", "b1": "m h", "W2": "m k h h", "b2": "m k h", "W3": "m h d", "b3": "d", "x_mean": "n", "best": "",
@@ -135,6 +138,8 @@ class MLP(Decoder):
 
             def forward(u: Any, learning: bool = False) -> Any:
                 u = u.expand(self.members, -1, -1)
+                if learning and self.noise:
+                    u = u + self.noise * torch.randn(u.shape, generator=g)
                 for Wk, bk in zip(W[:-1], b[:-1], strict=True):
                     u = torch.baddbmm(bk, u, Wk)
                     u = u.relu() if self.activation == "relu" else u.tanh()
