@@ -17,7 +17,7 @@ import rich.table
 
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import Graph, read
-from rheobase.stream.node import Sink, Source, nearest
+from rheobase.stream.node import Sink, Source, nearest, type_name
 
 OUT = rich.console.Console()
 
@@ -96,6 +96,10 @@ def _run(given: argparse.Namespace) -> int:
     report = run(graph, folder, given.seconds, speed, status=True)
     report.show(OUT)
     OUT.print(f"{report.lasted:.1f} s in {folder}", highlight=False, soft_wrap=True)
+    if any(type_name(type(p.node)) == "task" for p in graph.places.values()):
+        from rheobase.tools.page import closed_loop_page
+
+        OUT.print(f"page: {closed_loop_page(folder)}", highlight=False, soft_wrap=True)
     if not report.ok:
         print("rheo: samples were lost on a block edge: see the table", file=sys.stderr)
         return LOST

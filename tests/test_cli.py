@@ -38,8 +38,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         rheo("--help")
     assert e.value.code == 0
     out = capsys.readouterr().out
-    for word in ("run", "replay", "fit", "eval", "check", "graph", "nodes", "bench", "data", "new"):
-        assert f"\n    {word} " in out
+    there = [line.split()[0] for line in out.splitlines() if line.startswith("    ") and line[4] != " "]
+    assert there == ["run", "replay", "fit", "calibrate", "eval", "check", "graph", "nodes", "bench", "data", "new"]
     assert rheo() == 2
 
 
@@ -50,6 +50,24 @@ def test_run_writes_a_run_directory(here: Path, capsys: pytest.CaptureFixture[st
     assert "in one" in capsys.readouterr().out
     assert rheo("run", "g.yaml", "--folder", "one") == 1
     assert "one: holds a run already" in capsys.readouterr().err
+
+
+def test_a_run_with_a_task_ends_with_its_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trials 1 s long: the cursor goes to each target by itself."""
+    (here / "task.yaml").write_text(
+        """
+name: t
+nodes:
+  src:  {type: "parts:Recorded", n: 400, rate: 100}
+  task: {type: task, in: src, control: false, timeout: 1}
+  rec:  {type: record, in: [src, task]}
+"""
+    )
+    assert rheo("run", "task.yaml", "--folder", "one", "--speed", "max") == 0
+    assert "page: one/report.html" in capsys.readouterr().out
+    assert "radial8" in (here / "one" / "report.html").read_text()
+    assert rheo("run", "g.yaml", "--folder", "two", "--speed", "max") == 0
+    assert not (here / "two" / "report.html").exists()
 
 
 def test_check_and_graph(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +106,9 @@ def test_nodes_lists_all_and_says_all_about_one(capsys: pytest.CaptureFixture[st
         (["fit", "g.yaml", "kk"], "no node 'kk'"),
         (["fit", "g.yaml", "b"], "b"),
         (["eval", "g.yaml"], "eval"),
+        (["calibrate", "g.yaml"], "calibration needs one task node (type: task), and there is none"),
+        (["calibrate", "g.yaml", "--open", "0"], "--open 0: write a number of seconds above 0"),
+        (["calibrate", "g.yaml", "--assist", "60"], "--assist '60': write SECONDS:SHARE"),
         (["data", "flint2012_run1/y.csv"], "y.csv"),
         (["new", "node", "Bad-Name"], "'Bad-Name': a node's name is"),
         (["new", "node", "bins"], "'bins': a node of this type is there"),

@@ -34,6 +34,7 @@ from rheobase.stream.graph import Edge, Graph, from_dict
 from rheobase.stream.node import Sink, Source, nearest
 from rheobase.stream.run import run
 from rheobase.tools.fit import Gathered, aligned, fit, gather
+from rheobase.tools.page import closed_loop_page
 from rheobase.tools.replay import onto, recording
 from rheobase.tools.trials import summary, table, trials
 
@@ -113,6 +114,7 @@ def calibrate(
     blocks = np.searchsorted(ends, [t.times[-1] for t in found])
     sums = [summary([t for t, b in zip(found, blocks, strict=True) if b == k], task.task) for k in range(len(assist))]
     out.print(table(*sums, heads=[f"{s:g} s, {a:.0%} attenuated" for s, a in assist]))
+    out.print(f"page: {closed_loop_page(driven)}", highlight=False, soft_wrap=True)
     return 0 if ok else LOST
 
 
