@@ -11,13 +11,15 @@ import yaml
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import Decoder
+from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
 from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.engine import Engine, collect
 from rheobase.stream.files import load_model
 from rheobase.stream.graph import Graph, parse
+from rheobase.tools.coverage import coverage, nees
 from rheobase.tools.fit import Gathered, aligned, evaluate, fit
-from rheobase.tools.scores import maae, nrmse, r2
+from rheobase.tools.scores import maae, nrmse
 
 F = NDArray[np.float64]
 
@@ -50,18 +52,6 @@ def arm(folder: Path, protocol: str = "{truth: hand, train: [0, 40], test: [40, 
     return parse(GRAPH.format(folder, rate, protocol), "arm.yaml")
 
 
-def test_metrics() -> None:
-    Z = np.array([[1.0, 0], [0, 2], [-1, 0], [0, -1]])
-    assert nrmse(np.zeros((4, 2)), Z) == 1
-    assert nrmse(Z, Z) == maae(3 * Z, Z) == 0
-    assert maae(-Z, Z) == pytest.approx(np.pi)
-    quarter = np.array([[0, -1.0], [1, 0], [0, 1], [1, 0]])  # turned by -90, -90, -90 and 90 degrees
-    assert maae(quarter, Z) == pytest.approx(np.pi / 2)
-    assert r2(Z, Z) == 1
-    assert r2(np.tile(Z.mean(axis=0), (4, 1)), Z) == 0
-    assert nrmse(Z + np.array([3.0, 4.0]), Z) == pytest.approx(np.sqrt(25 / 7 * 4))
-
-
 def test_truth_is_interpolated_within_a_segment_and_exact_where_times_meet() -> None:
     times = np.array([0.0, 1.0, 2.0, 10.0, 11.0])
     Z = np.array([[0.0, 1], [10, 2], [np.nan, 3], [40, 4], [50, 5]])
@@ -89,6 +79,25 @@ def test_evaluate_fits_on_the_train_part_and_starts_afresh_on_the_test_part(fold
     assert f"{row.scores['nrmse'][0]:.4f}" in text and "decoded.png" in text
 
 
+def test_a_decoder_with_a_covariance_is_scored_on_it(folder: Path) -> None:
+    scores = evaluate(arm(folder), folder / "out")
+    X, Z = np.loadtxt(folder / "x.csv", delimiter=","), np.loadtxt(folder / "z.csv", delimiter=",")
+    mu, Sigma = DKF(f="ridge").fit(X[:400], Z[:400]).posterior(X[400:])
+    kalman, dkf = scores.rows
+    assert np.array_equal(dkf.Y, mu)
+    assert dkf.coverage[90] == 100 * coverage(Z[400:], mu, Sigma)[0.9]
+    assert dkf.nees == nees(Z[400:], mu, Sigma)
+    assert 50 < dkf.coverage[90] < 100
+    assert bool(kalman.coverage) == hasattr(Kalman, "posterior")
+
+
+def test_the_floor_is_the_mean_of_the_training_truth(folder: Path) -> None:
+    Z = np.loadtxt(folder / "z.csv", delimiter=",")
+    scores = evaluate(arm(folder), folder / "out")
+    assert scores.floor["nrmse"] == pytest.approx(nrmse(np.tile(Z[:400].mean(axis=0), (200, 1)), Z[400:]))
+    assert "scores.html" in scores.notes[-1] and (folder / "out" / "scores.html").exists()
+
+
 def test_seeds_are_fitted_one_after_the_other(folder: Path) -> None:
     protocol = "{truth: hand, train: [0, 40], test: [40, 60], metrics: [r2], seeds: 3}"
     scores = evaluate(arm(folder, protocol), folder / "out")
@@ -113,6 +122,7 @@ def test_fit_writes_a_model_that_runs(folder: Path) -> None:
     arrays, header = load_model("models/arm_dkf.npz")
     assert header["rows"] == 480 and header["held_out"]["nrmse"] == scores.rows[0].scores["nrmse"]
     assert header["in"]["n"] == 6
+    assert "models/arm_dkf.html" in scores.notes[-1] and Path("models/arm_dkf.html").exists()
     assert header["out"]["channels"] == ["vx", "vy"] and header["data"]["hand"].endswith("z.csv")
     graph = arm(folder)
     graph.set("dkf.model=models/arm_dkf.npz")
@@ -137,7 +147,7 @@ def test_fit_does_not_list_a_plain_decoder_beside_itself(folder: Path) -> None:
         ("{truth: hand, train: [0, 40]}", "train and test: give both or neither"),
         ("{truth: hand, train: [0, 40], test: [90, 99]}", r"test: \[90, 99\] s holds no sample .* lasts 59\.9 s"),
         ("{truth: hand, train: [0, 40], test: [30, 60]}", "train and test overlap: 100 samples are in both"),
-        ("{truth: hand, metrics: [rmse]}", "eval: .*'rmse'"),
+        ("{truth: hand, metrics: [rmse]}", "metrics: unknown metric 'rmse'; did you mean 'nrmse'"),
         ("{truth: hand, metrics: []}", "metrics: name one"),
         ("{truth: hand, seeds: 0}", "eval: .*>= 1"),
         ("{truth: spikes, metrics: [maae]}", "maae is an angle in a plane, and 'spikes' has 6 channels"),

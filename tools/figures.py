@@ -146,24 +146,22 @@ def trajectories(trials: Sequence[Trial], grid: bool) -> Figure:
     """The way of the cursor in the last trials, one panel an outcome, and their targets."""
     trials = trials[-SHOWN:]
     there = [k for k in OUTCOMES if any(t.outcome == k for t in trials)]
-    figure = Figure(figsize=(3.0 * max(len(there), 2), 3.4), layout="constrained")
-    panels = figure.subplots(1, max(len(there), 2), sharex=True, sharey=True, squeeze=False)[0]
-    for panel in panels[len(there) :]:
-        panel.set_visible(False)
-    for k, panel in zip(there, panels, strict=False):
+    figure = Figure(figsize=(3.2 * len(there) + 1.2, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(there), sharex=True, sharey=True, squeeze=False)[0]
+    for k, panel in zip(there, panels, strict=True):
         word, colour, mark, line = OUTCOMES[k]
         own = [t for t in trials if t.outcome == k]
         for x, y, r in {(*t.target.tolist(), t.radius) for t in own}:
             place = (100 * (x - r), 100 * (y - r)) if grid else (100 * x, 100 * y)
             shape = Rectangle(place, 200 * r, 200 * r) if grid else Circle(place, 100 * r)
-            shape.set(facecolor=FAINT, edgecolor=FAINT, alpha=0.3)
+            shape.set(facecolor=FAINT, edgecolor=INK, alpha=0.25)
             panel.add_patch(shape)
         for t in own:
-            panel.plot(*(100 * t.cursor.T), color=colour, lw=0.8, ls=line, alpha=0.8)
+            panel.plot(*(100 * t.cursor.T), color=colour, lw=0.9, ls=line, alpha=0.8)
             panel.plot(*(100 * t.cursor[-1]), mark, color=colour, ms=3)
         panel.set_title(f"{word}: {len(own)}")
         panel.set_xlabel("x, cm")
-        panel.set_aspect("equal", adjustable="datalim")
+        panel.set_aspect("equal")
     panels[0].set_ylabel("y, cm")
     return figure
 

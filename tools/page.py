@@ -1,6 +1,6 @@
 """One HTML page that says how a run or an evaluation went: all in one file, nothing loaded from elsewhere, no script.
 
-    page("runs/x/page.html", "title", {"Section": ["a paragraph", table([...], [...]), drawn(make, "caption")]})
+    page("page.html", "title", {"Section": ["a paragraph", table([...], [...]), drawn("errors", "caption", scores)]})
 
 What is not `Html` is escaped, for names come from files and streams that anybody may have written.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -20,10 +20,7 @@ from rheobase.stream.block import StreamError
 from rheobase.stream.files import versions
 from rheobase.stream.swap import Swap, swaps
 from rheobase.tools.scores import BLOCK, LEVELS, TOLD, Row, Scores
-from rheobase.tools.trials import LINES, recorded, summary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from rheobase.tools.trials import LINES, Trial, recorded, summary
 
 STYLE = """
 :root { --paper: #fff; --ink: #1b1d1f; --faint: #6d7278; --line: #d8dadd; --band: #f4f5f6;
@@ -48,6 +45,9 @@ pre { overflow-x: auto; background: var(--band); padding: .8rem; font-size: .8re
 @media print { body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
   figure, tr, h2 { break-inside: avoid; } h2 { break-after: avoid; } }
 """
+
+FEWEST = 5
+"""Trials at one level of assistance, below which it has no column of its own."""
 
 SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Nothing that found its way in may load or run anything."""
@@ -98,14 +98,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str =
     return Html(f'<div class="wide"><table>{said}{body}</table></div>')
 
 
-def drawn(make: Callable[[], Figure], caption: str) -> Html:
-    """A figure with what it shows; without matplotlib a line that says so."""
+def drawn(name: str, caption: str, *of: Any) -> Html:
+    """A figure of `figures.py`, by its name, and what it shows; without matplotlib a line that says so."""
     try:
-        from rheobase.tools.figures import inline
+        from rheobase.tools import figures
     except ModuleNotFoundError:
         return Html("<p>No figure: it needs matplotlib (pip install 'rheobase[view]').</p>")
-    said = _text(caption)
-    return Html(f'<figure role="img" aria-label="{said}">{inline(make)}<figcaption>{said}</figcaption></figure>')
+    said, inside = _text(caption), figures.inline(lambda: getattr(figures, name)(*of))
+    return Html(f'<figure role="img" aria-label="{said}">{inside}<figcaption>{said}</figcaption></figure>')
 
 
 def listing(text: str) -> Html:
@@ -120,7 +120,7 @@ def scores_page(scores: Scores, path: str | Path) -> Path:
     certain = [r for r in scores.rows if r.coverage]
     sections: dict[str, Sequence[str]] = {
         "Scores": _scores(scores),
-        "Decoded and truth": [drawn(lambda: _figures().decoded(scores), "The first minute of the test part, at most.")],
+        "Decoded and truth": [drawn("decoded", "The first minute of the test part, at most.", scores)],
         "Calibration of uncertainty": _calibration(certain) if certain else [],
         "Config": [listing(yaml.safe_dump(scores.config, sort_keys=False))] if scores.config else [],
         "Versions": [_versions(versions())],
@@ -144,7 +144,7 @@ def closed_loop_page(folder: Path, path: Path | None = None) -> Path:
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as e:
         raise StreamError(f"{folder / 'config.yaml'}: not the config of a run: {e}") from None
     sections: dict[str, Sequence[str]] = {}
-    if any(node.get("type") == "task" for node in nodes.values()):
+    if any(dict(node).get("type") == "task" for node in nodes.values()):
         sections |= _closed_loop(folder)
     told, packages = _json(folder / "tables.json"), _json(folder / "versions.json")
     sections |= _tables(told)
@@ -177,7 +177,7 @@ def _scores(scores: Scores) -> list[str]:
         rows.append(["–", "the mean of the training truth", *floor, "", ""])
     heads = ["decoder", "what", *map(scores.heading, scores.metrics), "fit, s", "missing, samples"]
     caption = "Mean of each decoder's scores, its 95 % interval and each seed (bars across); dashed: the training mean."
-    return [said, table(heads, rows, texts=2), drawn(lambda: _figures().errors(scores), caption)]
+    return [said, table(heads, rows, texts=2), drawn("errors", caption, scores)]
 
 
 def _score(scores: Scores, row: Row, metric: str) -> Html:
@@ -201,7 +201,7 @@ def _calibration(rows: Sequence[Row]) -> list[str]:
     heads = ["decoder", *(f"within {k} %, %" for k in TOLD), "NEES", "log score, nats a sample"]
     cells = [[r.name, *(f"{r.coverage[k]:.1f}" for k in TOLD), f"{r.nees:.2f}", f"{r.log_score:.3f}"] for r in rows]
     caption = f"Ellipses of {LEVELS[0]} to {LEVELS[-1]} %. Below the diagonal a decoder is too sure of itself."
-    return [said, table(heads, cells), drawn(lambda: _figures().reliability(rows), caption)]
+    return [said, table(heads, cells), drawn("reliability", caption, rows)]
 
 
 def _closed_loop(folder: Path) -> dict[str, Sequence[str]]:
@@ -212,22 +212,10 @@ def _closed_loop(folder: Path) -> dict[str, Sequence[str]]:
     if not trials:
         return {f"Task: {task}": ["No trial came to its end."]}
     total, changes = summary(trials, task), swaps(folder)
-    rows: list[list[object]] = [
-        ["targets acquired", f"{total['acquired']} of {total['trials']}", ""],
-        ["timed out", total["timeouts"], ""],
-        ["wrong target selected", total["wrong"], ""],
-        ["time in trials, s", f"{total['seconds']:.1f}", ""],
-    ]
-    for key, (words, form) in LINES.items():
-        if total.get(key) is not None:
-            span = total["intervals"].get(key)
-            said = f"{span[0]:{form}} to {span[1]:{form}}" if span else ""
-            rows.append([words, f"{total[key]:{form}}", said])
-    caption = "Intervals: bootstrap over trials. Definitions: the docstring of rheobase.tools.trials."
     parts: list[str] = [
-        table(["", "value", "95 % interval"], rows, caption),
-        drawn(lambda: _figures().trajectories(trials, task == "grid"), "The last trials, by how they ended."),
-        drawn(lambda: _figures().course(trials, changes), _course_said(changes)),
+        _trials(trials, task, total),
+        drawn("trajectories", "The last trials, by how they ended.", trials, task == "grid"),
+        drawn("course", _course_said(changes), trials, changes),
     ]
     if changes:
         t0 = float(trials[0].times[0])
@@ -237,8 +225,37 @@ def _closed_loop(folder: Path) -> dict[str, Sequence[str]]:
     if task != "grid":
         line = total.get("slope_s_per_bit"), total.get("intercept_s")
         caption = "Movement time against difficulty, targets acquired; the line is that of least squares."
-        parts.append(drawn(lambda: _figures().fitts(trials, *line), caption))
+        parts.append(drawn("fitts", caption, trials, *line))
     return {f"Task: {task}": parts}
+
+
+def _trials(trials: Sequence[Trial], task: str, total: dict[str, Any]) -> Html:
+    """What the trials add up to: all, and those at each level of assistance where there are several."""
+    levels = [round(t.assist, 3) for t in trials]
+    several = [a for a in dict.fromkeys(levels) if levels.count(a) >= FEWEST]
+    sums = {"all trials": total}
+    if len(set(levels)) > 1:
+        for a in several:
+            own = [t for t, level in zip(trials, levels, strict=True) if level == a]
+            sums[f"assistance {100 * a:g} %" if a else "no assistance"] = summary(own, task)
+    rows: list[list[object]] = [
+        ["targets acquired", *(f"{s['acquired']} of {s['trials']}" for s in sums.values())],
+        ["timed out", *(s["timeouts"] for s in sums.values())],
+        ["wrong target selected", *(s["wrong"] for s in sums.values())],
+        ["time in trials, s", *(f"{s['seconds']:.1f}" for s in sums.values())],
+    ]
+    for key, (words, form) in LINES.items():
+        if total.get(key) is not None:
+            rows.append([words, *(_spanned(s.get(key), s["intervals"].get(key), form) for s in sums.values())])
+    caption = "In brackets: 95 % interval, by bootstrap over trials. Definitions: tools/trials.py."
+    return table(["", *sums], rows, caption)
+
+
+def _spanned(value: float | None, interval: Sequence[float] | None, form: str) -> Html:
+    if value is None:
+        return Html("–")
+    span = f"<small>[{interval[0]:{form}}, {interval[1]:{form}}]</small>" if interval else ""
+    return Html(f"{value:{form}}{span}")
 
 
 def _course_said(changes: Sequence[Swap]) -> str:
@@ -284,13 +301,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StreamError(f"{path}: holds no table")
     return found
-
-
-def _figures() -> Any:
-    """The figures, and with them matplotlib."""
-    from rheobase.tools import figures
-
-    return figures
 
 
 def _text(x: object) -> str:

@@ -201,9 +201,9 @@ class Scores:
     def draw(self, path: Path) -> None:
         """Truth and decoded, a panel a channel."""
         try:
-            from rheobase.tools import figures
+            from rheobase.tools.figures import decoded, png
         except ModuleNotFoundError:
             self.notes.append("no figure: it needs matplotlib (pip install 'rheobase[view]')")
             return
-        figures.png(lambda: figures.decoded(self), path)
+        png(lambda: decoded(self), path)
         self.notes.append(f"truth and decoded: {path}")
