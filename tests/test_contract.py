@@ -40,8 +40,10 @@ WORDS = {"task_markers"}
 
 LEARNT: dict[str, list[dict[str, Any]]] = {
     "dkf": [{"f": "ridge"}, {"f": "nadaraya_watson", "nonpd": "robust"}],
+    "gaussian_process": [{}, {"kernel": "multi", "directions": 8}],
+    "gru": [{"hidden": 4, "epochs": 2}],
     "kalman": [{}],
-    "mlp": [{"hidden": 6, "epochs": 20}],
+    "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
     "ridge": [{}, {"lags": 3}],
 }
@@ -51,7 +53,7 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
 @functools.cache
 def learnt(name: str, which: int) -> Any:
     """A decoder fitted on a noisy view of a two-dimensional walk."""
-    if name == "mlp":
+    if name in ("gru", "mlp"):
         pytest.importorskip("torch")
     rng = np.random.default_rng(3)
     Z = np.zeros((60, 2))
