@@ -39,7 +39,7 @@ caption { caption-side: bottom; padding-top: .4rem; }
 th, td { padding: .25rem .8rem .25rem .4rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; background: var(--band); } .t { text-align: left; }
-td small { display: block; white-space: nowrap; }
+td { white-space: nowrap; } td.t { white-space: normal; } td small { display: block; }
 figure { margin: 1rem 0; } figure svg, figure img { max-width: 100%; height: auto; }
 pre { overflow-x: auto; background: var(--band); padding: .8rem; font-size: .8rem; white-space: pre-wrap; }
 @media print { body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
@@ -169,15 +169,19 @@ def _scores(scores: Scores) -> list[str]:
     else:
         said += " The test part is too short for error bars."
     rows = [
-        [r.name, r.what, *(_score(scores, r, m) for m in scores.metrics), f"{r.seconds:.1f}", r.missing]
+        [_named(r.name, r.what), *(_score(scores, r, m) for m in scores.metrics), f"{r.seconds:.1f}", r.missing]
         for r in scores.rows
     ]
     if scores.floor:
         floor = [f"{scores.floor[m]:.4f}" for m in scores.metrics]
-        rows.append(["–", "the mean of the training truth", *floor, "", ""])
-    heads = ["decoder", "what", *map(scores.heading, scores.metrics), "fit, s", "missing, samples"]
+        rows.append([_named("none", "the mean of the training truth"), *floor, "", ""])
+    heads = ["decoder", *map(scores.heading, scores.metrics), "fit, s", "missing, samples"]
     caption = "Mean of each decoder's scores, its 95 % interval and each seed (bars across); dashed: the training mean."
-    return [said, table(heads, rows, texts=2), drawn("errors", caption, scores)]
+    return [said, table(heads, rows), drawn("errors", caption, scores)]
+
+
+def _named(name: str, what: str) -> Html:
+    return Html(f"{_text(name)}<small>{_text(what)}</small>")
 
 
 def _score(scores: Scores, row: Row, metric: str) -> Html:
