@@ -45,9 +45,9 @@ class MLP(Decoder):
 
     Learnt with AdamW, dropout and noise on standardised x and z (the scales are then folded into the weights), first
     without the last 15 % of the training rows, then on all for as many epochs as predicted those best. Members differ
-    in all that is drawn but the order of rows; the squared error of their mean is never more than the mean of theirs
-    (Hansen & Salamon, IEEE Trans Pattern Anal 12:993, 1990). What lies before the start counts as its mean; a sample
-    with a value that is not finite gives NaN. Learning needs the package torch; running does not.
+    in their first weights and in what dropout leaves out; the squared error of their mean is never more than the mean
+    of theirs (Hansen & Salamon, IEEE Trans Pattern Anal 12:993, 1990). What lies before the start counts as its mean;
+    a sample with a value that is not finite gives NaN. Learning needs the package torch; running does not.
 
     The network of the DKF's authors: {layers: 1, hidden: 10, activation: tanh}; they learn it by Levenberg-Marquardt.
 
@@ -137,9 +137,9 @@ class MLP(Decoder):
                 w.requires_grad_()
 
             def forward(u: Any, learning: bool = False) -> Any:
-                u = u.expand(self.members, -1, -1)
                 if learning and self.noise:
                     u = u + self.noise * torch.randn(u.shape, generator=g)
+                u = u.expand(self.members, -1, -1)
                 for Wk, bk in zip(W[:-1], b[:-1], strict=True):
                     u = torch.baddbmm(bk, u, Wk)
                     u = u.relu() if self.activation == "relu" else u.tanh()
