@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 Vector = NDArray[np.float64]
 
-SEEN = ("cursor_x", "cursor_y", "target_x", "target_y", "intended_x", "intended_y", "assist")
-"""Channels of the task that the person looks at: m, m, m, m, m/s, m/s, share of the help (1: open loop)."""
+SEEN = ("cursor_x", "cursor_y", "target_x", "target_y", "assist")
+"""Channels of the task that the person looks at: m, m, m, m, share of the help (1: open loop). Not what the task takes
+for intended: that is the decoder's label, and nobody sees it."""
+GLANCE = 0.04
+"""s over which the velocity of a cursor is seen."""
 KINDS = ("offset", "rotate", "drop", "gain")
 BIN = 0.02
 """s: an offset is in standard deviations of a channel's count in bins of this width."""
@@ -127,9 +130,9 @@ class Neurons:
 class Person:
     """Sees the task `delay` s late and aims.
 
-    Closed loop: v = gain (target - cursor as it ought to be by now), at most `speed`; that is the cursor seen and
-    all that was intended since. Open loop: the velocity of the cursor seen. In both, v + noise |v| (a random pair
-    of unit variance that is remembered for 0.1 s). Nothing seen: rest.
+    Closed loop: v = gain (target - cursor as it ought to be by now); that is the cursor seen and all that was
+    intended since. Open loop: the velocity of the cursor seen, over GLANCE s. In both, at most `speed`, and then
+    v + noise |v| (a random pair of unit variance that is remembered for 0.1 s). Nothing seen: rest.
     """
 
     def __init__(self, user: CursorUser, rng: np.random.Generator) -> None:
@@ -137,6 +140,7 @@ class Person:
         delay = round(user.delay / user.step)
         self.seen: deque[Sequence[float] | None] = deque(maxlen=delay + 1)
         self.sent: deque[tuple[float, float]] = deque(maxlen=delay)
+        self.past: deque[tuple[float, float]] = deque(maxlen=max(1, round(GLANCE / user.step)) + 1)
         self.tremor = (0.0, 0.0)
         self.keep = math.exp(-self.dt / 0.1)
 
@@ -154,12 +158,16 @@ class Person:
 
     def _steer(self, row: Sequence[float] | None) -> tuple[float, float]:
         if row is None:
+            self.past.clear()
             return 0.0, 0.0
-        x, y, to_x, to_y, auto_x, auto_y, assist = row
+        x, y, to_x, to_y, assist = row
+        self.past.append((x, y))
         if assist == 1.0:
-            return auto_x, auto_y
-        vx = self.gain * (to_x - x - self.dt * sum(v[0] for v in self.sent))
-        vy = self.gain * (to_y - y - self.dt * sum(v[1] for v in self.sent))
+            span = self.dt * max(len(self.past) - 1, 1)
+            vx, vy = (x - self.past[0][0]) / span, (y - self.past[0][1]) / span
+        else:
+            vx = self.gain * (to_x - x - self.dt * sum(v[0] for v in self.sent))
+            vy = self.gain * (to_y - y - self.dt * sum(v[1] for v in self.sent))
         slower = min(1.0, self.speed / max(math.hypot(vx, vy), 1e-12))
         return vx * slower, vy * slower
 

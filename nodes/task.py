@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rheobase.nodes._targets import CELLS, KINDS, sequence
 from rheobase.stream.block import Spec, StreamError
-from rheobase.stream.node import Kernel, Positive, kernel, nearest
+from rheobase.stream.node import Kernel, NotNegative, Positive, kernel, nearest
 
 TASK = (
     "cursor_x", "cursor_y", "target_x", "target_y", "radius",
@@ -24,9 +24,9 @@ GOING, ACQUIRED, TIMEOUT, WRONG = 0, 1, 2, 3
 
 class Rules(NamedTuple):
     """targets (trials, 3): x, y, radius, m; dt: s; hold, timeout: samples; until (k,): samples since the start at
-    which each assisted block ends; attenuate (k,): share of the perpendicular velocity that it takes away; speed:
-    m/s; screen: m; side: of a cell, m; control, grid, home: whether the decoder moves the cursor, targets are the
-    cells of a grid, each trial begins in the centre."""
+    which each assisted block ends; attenuate (k,): share of the perpendicular velocity that it takes away; reaction:
+    samples; speed: m/s; screen: m; side: of a cell, m; control, grid, home: whether the decoder moves the cursor,
+    targets are the cells of a grid, each trial begins in the centre."""
 
     targets: NDArray[np.float64]
     dt: float
@@ -34,6 +34,7 @@ class Rules(NamedTuple):
     timeout: int
     until: NDArray[np.int64]
     attenuate: NDArray[np.float64]
+    reaction: int
     speed: float
     screen: float
     side: float
@@ -43,12 +44,13 @@ class Rules(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """cursor, begin (2,): where it is, and was when the trial began, m; number, spent, held, seen (1,): of the trial,
-    samples of it, of them in a target until now, samples since the start; cell (1,): of the grid, where it is held;
-    tally (4,): trials by outcome."""
+    """cursor, begin (2,): where it is, and was when the trial began, m; last (3,): the target before this one;
+    number, spent, held, seen (1,): of the trial, samples of it, of them in a target until now, samples since the
+    start; cell (1,): of the grid, where it is held; tally (4,): trials by outcome."""
 
     cursor: NDArray[np.float64]
     begin: NDArray[np.float64]
+    last: NDArray[np.float64]
     number: NDArray[np.int64]
     spent: NDArray[np.int64]
     held: NDArray[np.int64]
@@ -75,9 +77,9 @@ class Task(Kernel):
 
     cursor_x, cursor_y      after this sample's move, m
     target_x, _y, radius    of the trial this sample belongs to, m (grid: half the side of the cell)
-    intended_x, _y          what the person is thought to want, m/s: control: `speed` straight from where the cursor was
-                            to the target, 0 inside it (the label of Gilja et al. 2012, Nat. Neurosci. 15:1752);
-                            open loop: the cursor's own velocity
+    intended_x, _y          what the person is thought to want, m/s: `speed` straight from where the cursor was to the
+                            target, 0 inside it: the label to learn from (Gilja et al. 2012, Nat. Neurosci. 15:1752).
+                            For the first `reaction` s of a trial the target is that of the one before (none: 0)
     number                  of the trial, from 1
     held                    time on end in the target (grid: in the cell it is in), s
     outcome                 0; on the last sample of a trial 1 acquired, 2 timed out, 3 wrong cell selected
@@ -111,7 +113,9 @@ class Task(Kernel):
     """Half the side of the square that the cursor cannot leave, m."""
     assist: list[dict[str, float]] | None = None
     """Blocks of help, one after the other: {seconds: s, attenuate: share of the perpendicular velocity taken away, 0 to
-    1}; afterwards none."""
+    below 1}; afterwards none."""
+    reaction: NotNegative = 0.15
+    """Time from a target's coming to the person's acting on it, s: until then they are thought to want the last one."""
     seed: int = 0
     """Seed of the order of targets."""
 
@@ -144,6 +148,7 @@ class Task(Kernel):
             timeout=max(1, round(timeout * x.rate)),
             until=np.round(np.cumsum(seconds) * x.rate).astype(np.int64),
             attenuate=np.array(attenuate),
+            reaction=round(self.reaction * x.rate),
             speed=self.speed,
             screen=self.screen,
             side=2 * reach / CELLS,
@@ -154,6 +159,7 @@ class Task(Kernel):
         self.state = Progress(
             cursor=np.zeros(2),
             begin=np.zeros(2),
+            last=np.array([0.0, 0.0, targets[0, 2]]),
             number=np.ones(1, np.int64),
             spent=np.zeros(1, np.int64),
             held=np.zeros(1, np.int64),
@@ -175,8 +181,8 @@ class Task(Kernel):
                     raise StreamError(f"assist: each block needs {key!r}")
             if not (math.isfinite(block["seconds"]) and block["seconds"] > 0):
                 raise StreamError(f"assist: seconds: must be more than 0, got {block['seconds']:g}")
-            if not 0 <= block["attenuate"] <= 1:
-                raise StreamError(f"assist: attenuate: must be from 0 to 1, got {block['attenuate']:g}")
+            if not 0 <= block["attenuate"] < 1:
+                raise StreamError(f"assist: attenuate: must be from 0 to below 1, got {block['attenuate']:g}")
         blocks = self.assist or [{"seconds": 0.0, "attenuate": 0.0}]
         return [b["seconds"] for b in blocks], [b["attenuate"] for b in blocks]
 
@@ -194,6 +200,9 @@ class Task(Kernel):
         state.spent[0] += 1
         dx, dy = g[0] - p[0], g[1] - p[1]
         far = math.sqrt(dx * dx + dy * dy)
+        aim = g if state.spent[0] > n.reaction else state.last
+        wish = 0.0 if inside(n, p, aim) else n.speed / math.sqrt((aim[0] - p[0]) ** 2 + (aim[1] - p[1]) ** 2)
+        y[5], y[6] = wish * (aim[0] - p[0]), wish * (aim[1] - p[1])
         if n.control:
             share = assisted(n, state.seen[0])
             vx, vy = x[0], x[1]
@@ -203,15 +212,12 @@ class Task(Kernel):
                 along = (vx * dx + vy * dy) / (far * far)
                 vx -= share * (vx - along * dx)
                 vy -= share * (vy - along * dy)
-            wish = 0.0 if inside(n, p, g) else n.speed / far
-            y[5], y[6] = wish * dx, wish * dy
         else:
             share = 1.0
             way = math.sqrt((g[0] - state.begin[0]) ** 2 + (g[1] - state.begin[1]) ** 2)
             on = done(n, way, state.spent[0])
             vx = (state.begin[0] + on * (g[0] - state.begin[0]) - p[0]) / n.dt
             vy = (state.begin[1] + on * (g[1] - state.begin[1]) - p[1]) / n.dt
-            y[5], y[6] = vx, vy
         p[0] = min(max(p[0] + vx * n.dt, -n.screen), n.screen)
         p[1] = min(max(p[1] + vy * n.dt, -n.screen), n.screen)
         within = inside(n, p, g)
@@ -233,8 +239,9 @@ class Task(Kernel):
             state.tally[outcome] += 1
             state.number[0] += 1
             state.spent[0], state.held[0], state.cell[0] = 0, 0, -1
+            state.last[:] = g
             if n.home:
-                p[0], p[1] = 0.0, 0.0
+                p[0], p[1], state.last[0], state.last[1] = 0.0, 0.0, 0.0, 0.0
             state.begin[0], state.begin[1] = p[0], p[1]
         return True
 

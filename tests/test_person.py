@@ -13,7 +13,7 @@ from rheobase.devices.cursor_user import CursorUser
 from rheobase.nodes.task import TASK
 from rheobase.stream.block import StreamError
 
-AHEAD = (0.0, 0.0, 0.1, 0.0, 0.2, 0.0, 0.0)
+AHEAD = (0.0, 0.0, 0.1, 0.0, 0.0)
 """The cursor in the centre, the target 10 cm to the right, no help."""
 
 
@@ -101,12 +101,18 @@ def test_it_counts_on_what_it_sent() -> None:
 
 
 def test_watching_it_follows_what_it_sees() -> None:
+    """The cursor's own velocity over the last 40 ms, and nothing else, `delay` later; never above its highest speed."""
     w = world(noise=0.0, delay=0.1)
+    x = 0.0002 * np.arange(20.0) ** 2
     wanted = []
-    for k in range(10):
-        w.step((0.0, 0.0, 0.1, 0.0, 0.01 * k, -0.02 * k, 1.0))
+    for k in range(20):
+        w.step((x[k], -2 * x[k], 0.1, 0.0, 1.0))
         wanted.append(w.wanted)
-    np.testing.assert_allclose(wanted[5:], [(0.01 * k, -0.02 * k) for k in range(5)])
+    assert wanted[:5] == [(0.0, 0.0)] * 5
+    seen = (x[2:15] - x[:13]) / 0.04
+    slower = np.minimum(1.0, 0.2 / (np.sqrt(5) * seen))
+    np.testing.assert_allclose(wanted[7:], np.stack([seen * slower, -2 * seen * slower], axis=1))
+    assert (slower < 1).any() and (slower == 1).any()
 
 
 def test_noise_grows_with_the_command() -> None:

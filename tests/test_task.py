@@ -194,15 +194,29 @@ def test_assistance_takes_away_what_is_perpendicular_block_by_block() -> None:
         before = row[:2]
 
 
-def test_what_is_intended_points_to_the_target_and_is_nothing_inside() -> None:
-    rows = Driven(speed=0.15).steer(600, turn=0.5)
-    before = np.vstack([np.zeros(2), rows[:-1, :2]])
-    way = rows[:, 2:4] - before
-    far = np.hypot(*way.T)
-    inside = far <= column(rows, "radius")
-    np.testing.assert_allclose(rows[~inside, 5:7], 0.15 * way[~inside] / far[~inside, None], atol=1e-12)
-    assert inside.any()
-    assert not rows[inside, 5:7].any()
+@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("task", list(KINDS))
+def test_what_is_intended_leads_to_the_target_that_the_person_acts_on(task: str, control: bool) -> None:
+    """Straight from where the cursor was, nothing inside; for 0.1 s after a new target still to the last one."""
+    driven = Driven(task=task, speed=0.15, reaction=0.1, timeout=2.5, control=control)
+    rows = np.concatenate([driven.steer(300, turn=0.7), driven.feed(np.full((300, 2), 0.01)), driven.steer(300)])
+    assert {1, 2} <= set(column(rows, "outcome")) or not control
+    begins = np.flatnonzero(np.diff(column(rows, "number"), prepend=0))
+    cursor, last = np.zeros(2), np.array([0.0, 0.0, rows[0, AT["radius"]]])
+    for a, b in zip(begins, [*begins[1:], len(rows)], strict=True):
+        for k in range(a, b):
+            goal, radius = np.split(last if k - a < 5 else rows[k, 2:5], [2])
+            way = goal - cursor
+            if task == "grid":
+                inside = (np.floor((cursor + 0.121) * 6 / 0.242) == np.floor((goal + 0.121) * 6 / 0.242)).all()
+            else:
+                inside = np.linalg.norm(way) <= radius
+            expected = np.zeros(2) if inside else 0.15 * way / np.linalg.norm(way)
+            np.testing.assert_allclose(rows[k, 5:7], expected, atol=1e-12)
+            cursor = rows[k, :2]
+        last = rows[a, 2:5]
+        if task == "centre_out":
+            cursor, last = np.zeros(2), np.array([0.0, 0.0, radius[0]])
 
 
 @pytest.mark.parametrize("task", list(KINDS))
@@ -212,7 +226,9 @@ def test_open_loop_goes_by_itself_on_a_minimum_jerk_path(task: str) -> None:
     ends = np.flatnonzero(column(rows, "outcome"))
     assert (column(rows, "outcome")[ends] == 1).all()
     np.testing.assert_allclose(rows[ends, :2], rows[ends, 2:4], atol=1e-9)
-    fastest = max(np.hypot(*rows[a + 1 : b + 1, 5:7].T).max() for a, b in itertools.pairwise(ends))
+    fastest = max(
+        np.hypot(*np.diff(rows[a + 1 : b + 1, :2], axis=0).T).max() * RATE for a, b in itertools.pairwise(ends)
+    )
     assert 0.245 < fastest <= 0.25 + 1e-9
     assert (column(rows, "assist") == 1).all()
     for a, b in itertools.pairwise(ends):  # straight
@@ -251,7 +267,8 @@ def test_a_wrong_cell_of_the_grid_is_selected_too() -> None:
         ({"task": "fitts", "sizes": [0.2]}, ("a", "b"), 50, "sizes: no room"),
         ({"assist": [{"second": 3, "attenuate": 1}]}, ("a", "b"), 50, "assist: unknown key 'second'; did you mean 'se"),
         ({"assist": [{"seconds": 3}]}, ("a", "b"), 50, "assist: each block needs 'attenuate'"),
-        ({"assist": [{"seconds": 3, "attenuate": 80}]}, ("a", "b"), 50, "attenuate: must be from 0 to 1, got 80"),
+        ({"assist": [{"seconds": 3, "attenuate": 80}]}, ("a", "b"), 50, "attenuate: must be from 0 to below 1, got 80"),
+        ({"assist": [{"seconds": 3, "attenuate": 1}]}, ("a", "b"), 50, "attenuate: must be from 0 to below 1, got 1"),
         ({"assist": [{"seconds": 0, "attenuate": 1}]}, ("a", "b"), 50, "seconds: must be more than 0"),
     ],
 )
