@@ -227,6 +227,17 @@ def test_the_page_of_a_closed_loop(tmp_path: Path) -> None:
     assert any("type: task" in t for t in found.texts) and "<i>" not in found.raw
 
 
+def test_many_models_are_counted(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = ran(tmp_path, "radial8", "control: false")
+    t = float(recorded(folder)[0][0].times[0])
+    lines = [{"node": f"n{k % 2}", "model": "m.npz", "segment": 0, "time": t + k} for k in range(30)]
+    (folder / LOG).write_text("".join(json.dumps(s) + "\n" for s in lines))
+    found = Parsed(closed_loop_page(folder))
+    found.check()
+    assert found.row("n1") == ["n1", "15", "1.00", "29.00"]
+
+
 @pytest.mark.parametrize(
     "task, line, key, figures",
     [("centre_out", "timed out", "timeouts", 3), ("grid", "wrong target selected", "wrong", 2)],

@@ -54,6 +54,9 @@ OUTCOMES = {ACQUIRED: ("acquired", COLOURS[0], "o", "-"), TIMEOUT: ("timed out",
 SHOWN = 96
 """Trials drawn as paths, at most: the last ones."""
 
+NUMBERED = 20
+"""Swaps that have a number, at most."""
+
 WINDOW = 60.0
 """s: the acquisition rate is that of the last minute."""
 
@@ -196,10 +199,12 @@ def course(trials: Sequence[Trial], swaps: Sequence[Swap]) -> Figure:
     assist.set_ylabel("assistance,\n%")
     assist.set_ylim(-5, 105)
     assist.set_xlabel("time, s")
+    few = len(swaps) <= NUMBERED
     for k, s in enumerate(swaps):
         for panel in (rate, seconds, efficiency, assist):
-            panel.axvline(s.time - t0, color=COLOURS[4], lw=1, ls="-.")
-        rate.annotate(f"{k + 1}", (s.time - t0, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+            panel.axvline(s.time - t0, color=COLOURS[4], lw=1 if few else 0.5, ls="-." if few else "-", zorder=0)
+        if few:
+            rate.annotate(f"{k + 1}", (s.time - t0, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
     return figure
 
 

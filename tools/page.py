@@ -46,6 +46,9 @@ pre { overflow-x: auto; background: var(--band); padding: .8rem; font-size: .8re
   figure, tr, h2 { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 
+LISTED = 20
+"""Swaps of models that are listed one by one, at most."""
+
 FEWEST = 5
 """Trials at one level of assistance, below which it has no column of its own."""
 
@@ -222,10 +225,7 @@ def _closed_loop(folder: Path) -> dict[str, Sequence[str]]:
         drawn("course", _course_said(changes), trials, changes),
     ]
     if changes:
-        t0 = float(trials[0].times[0])
-        heads = ["model", "node", "file", "put in at, s"]
-        told = [[k + 1, s.node, Path(s.model).name, f"{s.time - t0:.2f}"] for k, s in enumerate(changes)]
-        parts.append(table(heads, told, "Models put in while it ran; time from the first trial.", texts=3))
+        parts.append(_swaps(changes, float(trials[0].times[0])))
     if task != "grid":
         line = total.get("slope_s_per_bit"), total.get("intercept_s")
         caption = "Movement time against difficulty, targets acquired; the line is that of least squares."
@@ -262,9 +262,22 @@ def _spanned(value: float | None, interval: Sequence[float] | None, form: str) -
     return Html(f"{value:{form}}{span}")
 
 
+def _swaps(changes: Sequence[Swap], t0: float) -> Html:
+    """Each swap, or each node's where they are many."""
+    if len(changes) <= LISTED:
+        told = [[k + 1, s.node, Path(s.model).name, f"{s.time - t0:.2f}"] for k, s in enumerate(changes)]
+        heads = ["model", "node", "file", "put in at, s"]
+        return table(heads, told, "Models put in while it ran; time from the first trial.", texts=3)
+    rows: list[list[object]] = []
+    for node in dict.fromkeys(s.node for s in changes):
+        times = [s.time - t0 for s in changes if s.node == node]
+        rows.append([node, len(times), f"{times[0]:.2f}", f"{times[-1]:.2f}"])
+    return table(["node", "models put in", "first at, s", "last at, s"], rows, "Times from the first trial.")
+
+
 def _course_said(changes: Sequence[Swap]) -> str:
     said = "Over time: targets acquired in the last minute, and of each trial its time, path efficiency and assistance."
-    return said + (" Dash-dotted: a model was put in." if changes else "")
+    return said + (" Vertical lines: a model was put in." if changes else "")
 
 
 def _tables(told: Mapping[str, Any]) -> dict[str, Sequence[str]]:
