@@ -279,11 +279,11 @@ def schedule(text: str) -> list[tuple[float, float]]:
     for part in text.split(","):
         try:
             seconds, share = map(float, part.split(":"))
-            if not (0 < seconds < float("inf") and 0 <= share <= 1):
+            if not (0 < seconds < float("inf") and 0 <= share < 1):
                 raise ValueError
         except ValueError:
             raise StreamError(
-                f"--assist {part!r}: write SECONDS:SHARE, the share of 0 to 1 taken away, as in 60:0.8,60:0.5"
+                f"--assist {part!r}: write SECONDS:SHARE, the share (0 to below 1) taken away, as in 60:0.8,60:0.5"
             ) from None
         found.append((seconds, share))
     return found
