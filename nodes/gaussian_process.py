@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rheobase.nodes._additive import additive, polynomials, shortest
 from rheobase.nodes._decoder import Decoder, Training
-from rheobase.nodes._distance import in_blocks, in_room, squared_distances
+from rheobase.nodes._distance import as_kept, in_blocks, in_room, squared_distances
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, Positive, kernel
 
@@ -41,11 +41,11 @@ class SquaredExponentialState(NamedTuple):
 
 
 class MultiParams(NamedTuple):
-    """f is a sum over channels of polynomials: cells (d, n, cells, terms), low (d, n), scale (d,); see `additive`."""
+    """f is a sum over channels of polynomials: cells (n, cells, terms, d), low (n,), scale; see `additive`."""
 
     cells: NDArray[np.float64]
     low: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    scale: float
     z_mean: NDArray[np.float64]
 
 
@@ -99,6 +99,8 @@ class GaussianProcess(Decoder):
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
         X, Z = self._pairs(data)
+        if self.kernel == "squared_exponential":
+            X = as_kept(X, self.directions or self.points)
         z_mean = data.Z[data.rows].mean(axis=0)
         Z = Z - z_mean
         ell, least = self.ell, 0.0
@@ -199,9 +201,8 @@ class GaussianProcess(Decoder):
             self.state = SquaredExponentialState(np.zeros(weight.shape[1]))
             self.step = squared_exponential  # type: ignore[method-assign, misc]
             return
-        w = [alpha[:, c] * sigma_f[c] ** 2 * self._unit(x.n, s) for c, s in enumerate(ell)]
-        cells, low, width = zip(*(polynomials(X, w[c], s) for c, s in enumerate(ell)), strict=True)
-        self.params = MultiParams(np.stack(cells), np.stack(low), 1 / np.array(width), z_mean)
+        cells, low, width = polynomials(X, alpha * sigma_f**2 * self._unit(x.n, ell[0]), ell[0])  # one ell for all
+        self.params = MultiParams(cells, low, 1 / width, z_mean)
         self.state = ()
         self.step = multi  # type: ignore[method-assign, misc]
 
@@ -227,7 +228,9 @@ def squared_exponential(params, state, t, x, y):
 def multi(params, state, t, x, y):
     there = finite(x)
     for c in range(y.shape[0]):
-        y[c] = params.z_mean[c] + additive(params.cells[c], params.low[c], params.scale[c], x) if there else np.nan
+        y[c] = params.z_mean[c] if there else np.nan
+    if there:
+        additive(params.cells, params.low, params.scale, x, y)
     return True
 
 

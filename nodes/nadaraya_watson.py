@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import Decoder, Training
-from rheobase.nodes._distance import in_blocks, in_room, squared_distances
+from rheobase.nodes._distance import as_kept, in_blocks, in_room, squared_distances
 from rheobase.stream.block import Array, Spec
 from rheobase.stream.node import Count, Positive, kernel
 
@@ -51,7 +51,7 @@ class NadarayaWatson(Decoder):
         rows = np.flatnonzero(data.rows)
         if len(rows) > self.points:
             rows = rows[np.linspace(0, len(rows) - 1, self.points).round().astype(int)]
-        X, Z = data.X[rows], data.Z[rows]
+        X, Z = as_kept(data.X[rows], self.points), data.Z[rows]
         s = float(like["s"]) if like else self.variance
         return dict(X=X, Z=Z, s=np.array(bandwidth(X, Z) if s is None else s))
 

@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from rheobase.nodes._additive import WIDEST, additive, polynomials, shortest
-from rheobase.nodes._decoder import Training
-from rheobase.nodes._distance import LANES, in_blocks, squared_distances
+from rheobase.nodes._decoder import Decoder, Training
+from rheobase.nodes._distance import CACHE, LANES, as_kept, in_blocks, squared_distances
 from rheobase.nodes.gaussian_process import GaussianProcess, by_direction, factor, square_distances, surprise
+from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.stream.block import StreamError
 
 F = NDArray[np.float64]
@@ -151,15 +152,17 @@ def test_what_is_given_is_kept() -> None:
 def test_polynomials_are_the_direct_sum(ell: float | None) -> None:
     """ell None: the shortest there may be, where the cells are as wide as they may be."""
     rng = np.random.default_rng(2)
-    X, w = rng.standard_normal((1000, 4)) * [1, 0.2, 3, 1], rng.standard_normal(1000)
+    X, W = rng.standard_normal((1000, 4)) * [1, 0.2, 3, 1], rng.standard_normal((1000, 2))
     ell = shortest(X) if ell is None else ell
-    cells, low, width = polynomials(X, w, ell)
+    cells, low, width = polynomials(X, W, ell)
     assert width <= WIDEST * ell * (1 + 1e-12)
     queries = np.vstack([X[:100], rng.uniform(-40, 40, (200, 4)), np.full((1, 4), 1e30), np.full((1, 4), -1e30)])
-    direct = np.exp(-((queries[:, None] - X) ** 2) / (2 * ell**2)).sum(axis=2) @ w
-    ours = np.array([additive(cells, low, 1 / width, q) for q in queries])
+    direct = np.exp(-((queries[:, None] - X) ** 2) / (2 * ell**2)).sum(axis=2) @ W
+    ours = np.zeros((len(queries), 2))
+    for q, y in zip(queries, ours, strict=True):
+        additive(cells, low, 1 / width, q, y)
     np.testing.assert_allclose(ours, direct, rtol=0, atol=1e-10)
-    assert np.abs(ours - direct).max() < 1e-13 * X.shape[1] * np.abs(w).sum()
+    assert np.abs(ours - direct).max() < 1e-13 * X.shape[1] * np.abs(W).sum()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -241,16 +244,35 @@ def test_points_that_are_all_alike() -> None:
         np.testing.assert_allclose(node.predict(np.ones((1, 3))), Z.mean(axis=0)[None])
 
 
+@pytest.mark.parametrize("points", [4 * LANES, CACHE // 8 // 5 + 1])
 @pytest.mark.parametrize("m", [1, LANES - 1, LANES, LANES + 1, 3 * LANES + 5])
-def test_squared_distances(m: int) -> None:
+def test_squared_distances(m: int, points: int) -> None:
+    """Many points are float32, and then the arithmetic is still float64."""
     rng = np.random.default_rng(6)
-    X, x = rng.standard_normal((m, 5)), rng.standard_normal(5)
-    room = in_blocks(X, 4 * LANES)
-    assert room.shape == (4, 5, LANES)
-    distance = np.full(4 * LANES, np.nan)
+    X, x = as_kept(rng.standard_normal((m, 5)), points), rng.standard_normal(5)
+    room = in_blocks(X, points)
+    assert room.shape == (-(-points // LANES), 5, LANES // 2 if points > 4 * LANES else LANES)
+    distance = np.full(len(room) * LANES, np.nan)
     squared_distances(room, m, x, distance)
     np.testing.assert_allclose(distance[:m], ((X - x) ** 2).sum(axis=1), rtol=1e-14)
     assert np.isnan(distance[-(-m // LANES) * LANES :]).all()
+
+
+@pytest.mark.parametrize("node", [GaussianProcess(), NadarayaWatson(variance=20.0)], ids=lambda n: type(n).__name__)
+def test_of_many_channels_what_is_learnt_is_what_is_kept(node: Decoder) -> None:
+    """Room for 3000 points of 60 channels is float32: the points are rounded before anything is learnt of them."""
+    X, Z = tuned(70, 60)
+    a = node.fit(X, Z).arrays
+    np.testing.assert_array_equal(a["X"], X.astype(np.float32))
+    D = ((X[:, None] - a["X"]) ** 2).sum(axis=2)
+    if isinstance(node, GaussianProcess):
+        expected = a["z_mean"] + (a["sigma_f"] ** 2 * np.exp(-D[..., None] / (2 * a["ell"] ** 2)) * a["alpha"]).sum(
+            axis=1
+        )
+    else:
+        k = np.exp(-D / 40)
+        expected = k @ Z / k.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(node.predict(X), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.slow
