@@ -179,15 +179,14 @@ class Recalibrate(Sink):
         return task.channels.index(word)
 
     def _decoder(self) -> tuple[Any, dict[str, Any]]:
-        """Class and parameters of the node to refit. Raises StreamError."""
+        """Class and parameters of the node to refit. Raises StreamError. (Other types are loaded only for that.)"""
         nodes = self.config["nodes"]
-        learnt = [k for k, e in nodes.items() if hasattr(load(e["type"]), "fit")]
-        if self.node not in nodes:
-            raise StreamError(f"node: no node {self.node!r}{nearest(self.node, learnt)}")
-        entry = dict(nodes[self.node])
-        kind: Any = load(entry["type"])
-        if self.node not in learnt:
-            raise StreamError(f"node: {self.node!r} ({entry['type']}) is not learnt{nearest(self.node, learnt)}")
+        entry = dict(nodes.get(self.node, {}))
+        kind: Any = load(entry["type"]) if entry else None
+        if not hasattr(kind, "fit"):
+            learnt = [k for k, e in nodes.items() if hasattr(load(e["type"]), "fit")]
+            what = f"{self.node!r} ({entry['type']}) is not learnt" if entry else f"no node {self.node!r}"
+            raise StreamError(f"node: {what}{nearest(self.node, learnt)}")
         label, theirs = (e.get("process", "main") for e in (nodes[self.name], entry))
         if label == theirs and len({e.get("process", "main") for e in nodes.values()}) > 1:
             raise StreamError(f"process: {label!r} decodes with {self.node!r}: give the refits a process of their own")
