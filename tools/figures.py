@@ -190,7 +190,7 @@ def course(trials: Sequence[Trial], swaps: Sequence[Swap]) -> Figure:
             seconds.plot(end[own], [trials[i].seconds for i in own], **look)
             efficiency.plot(end[own], [trials[i].efficiency for i in own], **look)
     seconds.set_ylabel("time of\na trial, s")
-    seconds.set_ylim(bottom=0)
+    seconds.set_ylim(0, 1.1 * max(t.seconds for t in trials))
     seconds.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3)
     efficiency.set_ylabel("path\nefficiency")
     efficiency.set_ylim(0, 1.05)

@@ -39,7 +39,7 @@ caption { caption-side: bottom; padding-top: .4rem; }
 th, td { padding: .25rem .8rem .25rem .4rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; background: var(--band); } .t { text-align: left; }
-td { white-space: nowrap; } td.t { white-space: normal; } td small { display: block; }
+td { white-space: nowrap; } td.t { white-space: normal; min-width: 9rem; } td small { display: block; }
 figure { margin: 1rem 0; } figure svg, figure img { max-width: 100%; height: auto; }
 pre { overflow-x: auto; background: var(--band); padding: .8rem; font-size: .8rem; white-space: pre-wrap; }
 @media print { body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
@@ -179,7 +179,8 @@ def _scores(scores: Scores) -> list[str]:
         floor = [f"{scores.floor[m]:.4f}" for m in scores.metrics]
         rows.append([_named("none", "the mean of the training truth"), *floor, "", ""])
     heads = ["decoder", *map(scores.heading, scores.metrics), "fit, s", "missing, samples"]
-    caption = "Mean of each decoder's scores, its 95 % interval and each seed (bars across); dashed: the training mean."
+    shown = ["its 95 % interval"] * spans + ["each seed (bars across)"] * (seeds > 1)
+    caption = f"{' and '.join(['Mean of each score', *shown])}; dashed: the training mean."
     return [said, table(heads, rows), drawn("errors", caption, scores)]
 
 
@@ -228,7 +229,8 @@ def _closed_loop(folder: Path) -> dict[str, Sequence[str]]:
         parts.append(_swaps(changes, float(trials[0].times[0])))
     if task != "grid":
         line = total.get("slope_s_per_bit"), total.get("intercept_s")
-        caption = "Movement time against difficulty, targets acquired; the line is that of least squares."
+        caption = "Movement time against difficulty, targets acquired"
+        caption += "; the line is that of least squares." if line[0] is not None else "."
         parts.append(drawn("fitts", caption, trials, *line))
     return {f"Task: {task}": parts}
 
@@ -245,9 +247,10 @@ def _trials(trials: Sequence[Trial], task: str, total: dict[str, Any]) -> Html:
     rows: list[list[object]] = [
         ["targets acquired", *(f"{s['acquired']} of {s['trials']}" for s in sums.values())],
         ["timed out", *(s["timeouts"] for s in sums.values())],
-        ["wrong target selected", *(s["wrong"] for s in sums.values())],
         ["time in trials, s", *(f"{s['seconds']:.1f}" for s in sums.values())],
     ]
+    if task == "grid":
+        rows.insert(2, ["wrong target selected", *(s["wrong"] for s in sums.values())])
     for key, (words, form) in LINES.items():
         if total.get(key) is not None:
             rows.append([words, *(_spanned(s.get(key), s["intervals"].get(key), form) for s in sums.values())])
