@@ -79,13 +79,17 @@ class PlaceBayes(Decoder):
     walk: NotNegative = 0.0
     """Standard deviation of the random walk between two samples, in the unit of z; 0: memoryless."""
 
+    directional: bool = False
+    """Each cell counts twice, for the way along the axis of most variance of z and for the way back: on a track a place
+    cell fires on one of them. Which way it was, training sees from the sample before."""
+
     give: Literal["mode", "mean", "covariance"] = "mode"
     """The most likely cell; the mean of the posterior, which errs least in the square; or its covariance (d d,)."""
 
     points: Count = 1000
     """Most cells."""
 
-    shapes = {"place": "m k", "lambda": "m n", "occupied": "m", "smooth": "", "side": ""}
+    shapes = {"place": "m k", "way": "m", "lambda": "m n", "occupied": "m", "smooth": "", "side": "", "turn": ""}
     adjustable = ("model", "give", "walk", "points")
 
     def noise(self) -> Self:
@@ -100,18 +104,27 @@ class PlaceBayes(Decoder):
         some = np.column_stack([np.where(there[:, None], data.X, 0.0), there])
         whole = Training(some, data.Z, data.rows, data.segment)
         W = whole.windows(self.lags, np.zeros(some.shape[1])).reshape(len(some), self.lags, -1).sum(axis=1)
-        N, Z = W[data.rows, :-1] * (self.lags / W[data.rows, -1:]), data.Z[data.rows]
-        side = self.cell or float(np.ptp(Z, axis=0).max()) / 30 or 1.0
-        place = np.unique(np.round(Z / side), axis=0) * side
-        if len(place) > self.points:
-            raise StreamError(f"cell: {side:g} makes {len(place)} cells, more than points = {self.points}")
-        D = ((place[:, None] - Z) ** 2).sum(axis=2)
-        smooth = float(like["smooth"]) if like else self.smooth or _smoothing(D, Z, place, N, side)
+        way, turn = _ways(data) if self.directional else (np.zeros(len(data.Z)), 0.5)
+        rows = data.rows & np.isfinite(way)
+        if not rows.any():
+            raise StreamError("directional: no two neighbouring rows to see a direction from")
+        N, Z = W[rows, :-1] * (self.lags / W[rows, -1:]), np.column_stack([data.Z, way])[rows]
+        side = self.cell or float(np.ptp(Z[:, :-1], axis=0).max()) / 30 or 1.0
+        cells = np.unique(np.column_stack([np.round(Z[:, :-1] / side) * side, Z[:, -1]]), axis=0)
+        if len(cells) > self.points:
+            raise StreamError(f"cell: {side:g} makes {len(cells)} cells, more than points = {self.points}")
+        place, way = cells[:, :-1], cells[:, -1]
+        D = ((place[:, None] - Z[:, :-1]) ** 2).sum(axis=2)
+        D[way[:, None] != Z[:, -1]] = np.inf
+        smooth = float(like["smooth"]) if like else self.smooth or _smoothing(D, N, side)
         rate, occupied = _rates(D, N, smooth)
-        return {"place": place, "lambda": rate, "occupied": occupied / occupied.sum(), "smooth": np.array(smooth),
-                "side": np.array(side)}  # fmt: skip
+        return {"place": place, "way": way, "lambda": rate, "occupied": occupied / occupied.sum(),
+                "smooth": np.array(smooth), "side": np.array(side), "turn": np.array(turn)}  # fmt: skip
 
-    def ready(self, x: Spec, place: Array, occupied: Array, smooth: Array, side: Array, **more: Array) -> None:
+    def ready(
+        self, x: Spec, place: Array, way: Array, occupied: Array, smooth: Array, side: Array, turn: Array,
+        **more: Array,
+    ) -> None:  # fmt: skip
         rate = more["lambda"]
         (m, d), p = place.shape, self.points
         if m > p:
@@ -126,6 +139,7 @@ class PlaceBayes(Decoder):
         move = np.zeros((size, size))
         if self.walk:
             K = np.exp(-((place[:, None] - place) ** 2).sum(axis=2) / (2 * self.walk**2))
+            K *= np.where(way[:, None] == way, 1 - turn, turn)
             move[:m, :m] = K / K.sum(axis=1, keepdims=True)
         self.params = PlaceBayesParams(
             padded(place.T, d, p), padded(np.log(rate).T, x.n, p), padded(rate.sum(axis=1), p),
@@ -234,6 +248,19 @@ def _posterior(params, s, there):
         p[i] /= total
 
 
+def _ways(data: Training) -> tuple[Array, float]:
+    """+1 or -1 (T,) for the way along the first principal axis of z or back, NaN where no row was before; and the share
+    of neighbours where it turns.
+    """
+    Z, t = data.Z, data.pairs()
+    axis = np.linalg.svd(Z[data.rows] - Z[data.rows].mean(axis=0), full_matrices=False)[2][0]
+    way = np.full(len(Z), np.nan)
+    way[t] = np.where((Z[t] - Z[t - 1]) @ axis > 0, 1.0, -1.0)
+    both = t[np.isfinite(way[t - 1])]
+    turned = (way[both] != way[both - 1]).sum()
+    return way, float((turned + 1) / (len(both) + 2))
+
+
 def _rates(D: Array, N: Array, smooth: float) -> tuple[Array, Array]:
     """lambda (m, n) at cells of squared distances D (m, T) to the samples, and the weight (m,) of the samples there."""
     K = np.exp(D / (-2 * smooth**2))
@@ -243,7 +270,7 @@ def _rates(D: Array, N: Array, smooth: float) -> tuple[Array, Array]:
     return np.maximum(rate, least), np.maximum(weight, 1e-300)
 
 
-def _smoothing(D: Array, Z: Array, place: Array, N: Array, side: float) -> float:
+def _smoothing(D: Array, N: Array, side: float) -> float:
     """The width under which stretches of time left out have the most likely counts, each at its nearest cell."""
     at, score = D.argmin(axis=0), np.zeros(len(WIDTHS))
     for out in np.array_split(np.arange(len(N)), FOLDS):
