@@ -1,8 +1,8 @@
 """`make demo`: a cursor moved by thought, from nothing to a replay, without hardware, download or screen.
 
-1. A simulated person watches a cursor move by itself for 24 s; their spikes and what they intend are recorded.
+1. A simulated person watches a cursor move by itself for 24 s; their spikes and its velocity are recorded.
 2. A discriminative Kalman filter is fitted to that recording.
-3. The person moves the cursor by it for a minute: neurons -> LSL -> decoder -> LSL -> cursor -> eye -> neurons.
+3. The person moves the cursor by it for a minute: neurons -> LSL -> decoder -> cursor -> LSL -> eye -> neurons.
 4. The run is replayed, and every decoded sample compared with the live one, byte for byte.
 
 A window shows it where there is a screen; a picture of it is written in any case.
@@ -29,6 +29,7 @@ from rheobase.stream.graph import Graph
 from rheobase.stream.run import new_folder, run
 from rheobase.tools.fit import fit
 from rheobase.tools.replay import replay_run
+from rheobase.tools.trials import recorded, summary, table
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -62,7 +63,9 @@ def demo(folder: Path, watch: float, seconds: float, out: rich.console.Console) 
 
     out.rule("2  fit: the last fifth is held out", align="left")
     model = folder / "models" / "cursor.npz"
-    fit(_cursor(model), "cursor", str(calibration)).show(out)
+    learner = find_graph("calibrate")  # which has all that the decoder learns from, and none yet
+    learner.add("cursor", _cursor(model)["cursor"], "rates")
+    fit(learner, "cursor", str(calibration)).show(out)
 
     out.rule(f"3  control: {seconds:g} s of closed loop", align="left")
     live = folder / "cursor"
@@ -99,24 +102,20 @@ def keep_lsl_private(folder: Path) -> None:
 
 
 def score(live: Path, begin: float) -> rich.table.Table:
-    """How the person did, and how soon the first decoded sample came after `begin` s."""
-    task = json.loads((live / "task.json").read_text())
+    """How the person did, how old what they saw was, and how soon the first decoded sample came after `begin` s."""
+    trials, task = recorded(live)
     decoded = Replay(file=str(live / "recording.xdf"), stream="cursor", salvage=True)
     decoded.start()
     first = float(next(iter(decoded.blocks())).times[0])
-    age = task["velocity_age_s"]
-    table = rich.table.Table("closed loop", "", title="centre-out-and-back", show_header=False)
-    table.add_row("targets acquired", f"{task['acquired']} of {task['targets']} in {task['seconds']:.1f} s")
-    if task["acquired"]:
-        table.add_row("path efficiency", f"{task['path_efficiency']:.3f}")
-        table.add_row("time to target", f"{task['time_to_target_s']:.2f} s, of which 0.3 s hold")
-    table.add_row("age of the velocity that moves the cursor", f"p50 {_ms(age['p50'])}, p99 {_ms(age['p99'])}")
-    table.add_row("first decoded sample after the start", f"{first - begin:.1f} s")
-    if task["late_steps"]:
-        table.add_row(
-            "steps the simulated person began late", f"{task['late_steps']}, the worst {_ms(task['worst_lateness_s'])}"
-        )
-    return table
+    user = json.loads((live / "user.json").read_text())
+    age = user["seen_age_s"]
+    found = table(summary(trials, task), heads=[f"{task} [95 % interval]"])
+    found.add_row("age of the cursor when the person sees it", f"p50 {_ms(age['p50'])}, p99 {_ms(age['p99'])}")
+    found.add_row("first decoded sample after the start", f"{first - begin:.1f} s")
+    if user["late_steps"]:
+        late = f"{user['late_steps']}, the worst {_ms(user['worst_lateness_s'])}"
+        found.add_row("steps the simulated person began late", late)
+    return found
 
 
 def _cursor(model: Path) -> Graph:
