@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rheobase.nodes._additive import additive, polynomials, shortest
 from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes._distance import as_kept, in_blocks, in_room, squared_distances
+from rheobase.nodes._likelihood import factor, square_distances, surprise
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, Positive, kernel
 
@@ -21,6 +22,7 @@ SEARCH = 1000
 GRID = 400
 """Most of them for where that begins."""
 BLOCK = 64
+ROWS = 2000
 
 
 class SquaredExponentialParams(NamedTuple):
@@ -79,6 +81,10 @@ class GaussianProcess(Decoder):
     choice: Literal["random", "even"] = "random"
     """Which: drawn, or spread evenly over the recording."""
 
+    all_rows: bool = False
+    """Learn alpha from all training rows, not from the points alone: then fewer points do (subset of regressors,
+    Rasmussen and Williams, sec. 8.3.1)."""
+
     directions: Count | None = None
     """Keep only the means of x and of z over so many equal sectors of the direction of z (8: those of a centre-out
     task)."""
@@ -114,11 +120,15 @@ class GaussianProcess(Decoder):
         else:
             theta = self._search(X, Z, ell)
         alpha = np.empty_like(Z)
+        rows = data.rows if self.all_rows and not self.directions and len(X) < data.rows.sum() else None
         for c, (sigma_f, ell, sigma_n) in enumerate(theta):
             if c == 0 or ell != theta[c - 1, 1]:
-                K = self.gram(X, ell)
-            L = factor(sigma_f**2 * K, sigma_n)
-            alpha[:, c] = scipy.linalg.cho_solve((L, True), Z[:, c])
+                K = self.gram(X, X, ell)
+            if rows is None:
+                L = factor(sigma_f**2 * K, sigma_n)
+                alpha[:, c] = scipy.linalg.cho_solve((L, True), Z[:, c])
+            else:
+                alpha[:, c] = self._projected(X, K, data.X[rows], data.Z[rows, c] - z_mean[c], theta[c])
         return dict(X=X, alpha=alpha, sigma_f=theta[:, 0], ell=theta[:, 1], sigma_n=theta[:, 2], z_mean=z_mean)
 
     def _pairs(self, data: Training) -> tuple[Array, Array]:
@@ -132,21 +142,35 @@ class GaussianProcess(Decoder):
             rows = np.sort(np.random.default_rng(self.seed).choice(rows, self.points, replace=False))
         return data.X[rows], data.Z[rows]
 
-    def gram(self, X: Array, ell: float) -> NDArray[np.float64]:
-        """K_ij = k(x_i, x_j) with sigma_f = 1, (m, m)."""
+    def gram(self, X: Array, Y: Array, ell: float) -> NDArray[np.float64]:
+        """k(x_i, y_j) with sigma_f = 1 for the rows of X (m, n) and Y (k, n): (m, k)."""
         if self.kernel == "squared_exponential":
-            return np.exp(square_distances(X) / (-2 * ell**2))
-        m = len(X)
-        K = np.zeros((m, m))
-        U = np.ascontiguousarray(X.T) / (math.sqrt(2) * ell)
+            return np.exp(square_distances(X, Y) / (-2 * ell**2))
+        m, n = X.shape
+        U, V = (np.ascontiguousarray(A.T) / (math.sqrt(2) * ell) for A in (X, Y))
+        K = np.zeros((m, len(Y)))
         for a in range(0, m, BLOCK):  # so few rows stay in the cache while all channels are added
             b = min(a + BLOCK, m)
-            for u in U:
-                D = u[a:b, None] - u[:b]
+            end = b if Y is X else len(Y)
+            for u, v in zip(U, V, strict=True):
+                D = u[a:b, None] - v[:end]
                 D *= -D
-                K[a:b, :b] += np.exp(D, out=D)
-            K[:b, a:b] = K[a:b, :b].T
-        return K * self._unit(X.shape[1], ell)
+                K[a:b, :end] += np.exp(D, out=D)
+            if Y is X:
+                K[:b, a:b] = K[a:b, :b].T
+        return K * self._unit(n, ell)
+
+    def _projected(self, X: Array, K: Array, A: Array, z: Array, theta: Array) -> Array:
+        """alpha of the points X (m, n), K = k(X, X), that is learnt from all rows A (N, n) and z (N,), in O(N m^2)."""
+        sigma_f, ell, sigma_n = theta
+        L = factor(K, 1e-4)
+        G, r = np.eye(len(X)) * (sigma_n / sigma_f) ** 2, np.zeros(len(X))
+        for a in range(0, len(A), ROWS):
+            V = scipy.linalg.solve_triangular(L, self.gram(X, A[a : a + ROWS], ell), lower=True)
+            G += V @ V.T
+            r += V @ z[a : a + ROWS]
+        found = scipy.linalg.solve_triangular(L, scipy.linalg.solve(G, r, assume_a="pos"), lower=True, trans="T")
+        return np.asarray(found / sigma_f**2)
 
     def _unit(self, n: int, ell: float) -> float:
         """What `multi` weighs the exponential of each of n channels by, where sigma_f = 1."""
@@ -161,10 +185,10 @@ class GaussianProcess(Decoder):
         spread = math.sqrt(2 * X.var(axis=0).sum()) or 1.0  # rms distance of two points
         starts = []
         for start in [ell] if ell else [spread * by for by in (0.25, 0.5, 1.0, 2.0)]:
-            K = self.gram(X[few], start)
+            K = self.gram(X[few], X[few], start)
             starts.append((start, K[0, 0], *scipy.linalg.eigh(K)))
-        given = None if ell is None else self.gram(X, ell)
-        D = square_distances(X) if ell is None else None
+        given = None if ell is None else self.gram(X, X, ell)
+        D = square_distances(X, X) if ell is None else None
         found = []
         for z in Z[drawn].T:
             sd, best, begin = float(z.std()) or 1.0, math.inf, np.zeros(3)
@@ -240,44 +264,6 @@ def finite(x):
     for j in range(x.shape[0]):
         whole &= np.isfinite(x[j])
     return whole
-
-
-def square_distances(X: Array) -> NDArray[np.float64]:
-    """|x_i - x_j|^2, (m, m)."""
-    square = (X * X).sum(axis=1)
-    return np.asarray(np.maximum(square[:, None] + square - 2 * X @ X.T, 0.0))
-
-
-def factor(K: Array, sigma_n: float) -> NDArray[np.float64]:
-    """The Cholesky factor of K + sigma_n^2 I, with 1e-8 of K's diagonal added where rounding leaves it indefinite."""
-    noisy = K.copy()
-    noisy.flat[:: len(K) + 1] += sigma_n**2
-    try:
-        return np.asarray(scipy.linalg.cholesky(noisy, lower=True))
-    except np.linalg.LinAlgError:
-        noisy.flat[:: len(K) + 1] += 1e-8 * K[0, 0]
-        return np.asarray(scipy.linalg.cholesky(noisy, lower=True))
-
-
-def surprise(log_theta: Array, z: Array, D: Array | None, K: Array | None = None) -> tuple[float, Array]:
-    """-log p(z | sigma_f, ell, sigma_n), and its derivatives by the logarithms of the three.
-
-    D  (m, m) squared distances of a squared exponential
-    K  (m, m) instead: the Gram matrix for sigma_f = 1; ell does not count then
-    """
-    sigma_f, ell, sigma_n = np.exp(log_theta)
-    K = sigma_f**2 * (np.exp(D / (-2 * ell**2)) if K is None else K)
-    L = factor(K, sigma_n)
-    alpha = scipy.linalg.cho_solve((L, True), z)
-    inverse, _ = scipy.linalg.lapack.dpotri(L, lower=1)  # its lower half; above it is 0
-
-    def derivative(dK: Array) -> float:  # 1/2 tr((K^-1 - alpha alpha') dK)
-        return float(np.vdot(inverse, dK) - 0.5 * inverse.diagonal() @ dK.diagonal() - 0.5 * alpha @ (dK @ alpha))
-
-    by_ell = 0.0 if D is None else derivative(K * D) / ell**2
-    by_noise = float(sigma_n**2 * (inverse.trace() - alpha @ alpha))
-    cost = 0.5 * z @ alpha + np.log(L.diagonal()).sum() + 0.5 * len(z) * math.log(2 * math.pi)
-    return float(cost), np.array([2 * derivative(K), by_ell, by_noise])
 
 
 def by_direction(X: Array, Z: Array, sectors: int) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rheobase.nodes._additive import WIDEST, additive, polynomials, shortest
 from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes._distance import CACHE, LANES, as_kept, in_blocks, squared_distances
-from rheobase.nodes.gaussian_process import GaussianProcess, by_direction, factor, square_distances, surprise
+from rheobase.nodes._likelihood import factor, square_distances, surprise
+from rheobase.nodes.gaussian_process import GaussianProcess, by_direction
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.stream.block import StreamError
 
@@ -56,7 +57,7 @@ def of_golden(golden: Path, which: str) -> tuple[GaussianProcess, dict[str, F]]:
 @pytest.mark.parametrize("which", ["se", "mk", "mkpdf"])
 def test_golden(golden: Path, which: str) -> None:
     node, g = of_golden(golden, which)
-    K = g["in_hyper"][0] * node.gram(g["in_Xi"], g["in_hyper"][1])
+    K = g["in_hyper"][0] * node.gram(g["in_Xi"], g["in_Xi"], g["in_hyper"][1])
     np.testing.assert_allclose(K, g[f"own_{which}_K"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(node.arrays["alpha"], g[f"own_{which}_alpha"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(node.predict(g["in_Xq"]), g[f"own_{which}_f"], rtol=0, atol=1e-10)
@@ -97,16 +98,16 @@ def test_the_gradient_is_that_of_the_likelihood() -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((90, 5))
     z = np.sin(X[:, 0]) + 0.3 * rng.standard_normal(90)
-    D, theta = square_distances(X), np.log([0.7, 1.3, 0.4])
+    D, theta = square_distances(X, X), np.log([0.7, 1.3, 0.4])
     cost, by = surprise(theta, z, D)
-    K = 0.49 * GaussianProcess().gram(X, 1.3) + 0.16 * np.eye(90)
+    K = 0.49 * GaussianProcess().gram(X, X, 1.3) + 0.16 * np.eye(90)
     sign, log_det = np.linalg.slogdet(2 * np.pi * K)
     assert sign > 0
     assert cost == pytest.approx(0.5 * z @ np.linalg.solve(K, z) + 0.5 * log_det, rel=1e-12)
     for k, e in enumerate(np.eye(3) * 1e-5):
         numeric = (surprise(theta + e, z, D)[0] - surprise(theta - e, z, D)[0]) / 2e-5
         assert by[k] == pytest.approx(numeric, rel=1e-6, abs=1e-6)
-    held, by_held = surprise(theta, z, None, GaussianProcess().gram(X, 1.3))
+    held, by_held = surprise(theta, z, None, GaussianProcess().gram(X, X, 1.3))
     assert held == pytest.approx(cost, rel=1e-12)
     np.testing.assert_allclose(by_held, [by[0], 0, by[2]], rtol=1e-9)
 
@@ -117,14 +118,16 @@ def test_hyper_parameters_are_a_peak_and_near_those_that_made_the_data(kernel: K
     X = rng.uniform(-3, 3, (300, 2))
     X *= 1 / X.std(axis=0)
     maker = GaussianProcess(kernel=kernel)
-    Z = factor(1.5**2 * maker.gram(X, 1.0), 1e-5) @ rng.standard_normal((300, 2)) + 0.2 * rng.standard_normal((300, 2))
+    Z = factor(1.5**2 * maker.gram(X, X, 1.0), 1e-5) @ rng.standard_normal((300, 2)) + 0.2 * rng.standard_normal(
+        (300, 2)
+    )
     arrays = maker.fit(X, Z).arrays
     for c in range(2):
         theta = np.array([arrays[k][c] for k in ("sigma_f", "ell", "sigma_n")])
         assert theta[1] == pytest.approx(1.0, rel=0.2 if kernel == "squared_exponential" else 1e-12)
         assert theta[2] == pytest.approx(0.2, rel=0.2)
         z = Z[:, c] - Z[:, c].mean()
-        given = (z, square_distances(X)) if kernel == "squared_exponential" else (z, None, maker.gram(X, 1.0))
+        given = (z, square_distances(X, X)) if kernel == "squared_exponential" else (z, None, maker.gram(X, X, 1.0))
         cost, by = surprise(np.log(theta), *given)
         assert np.abs(by).max() < 0.05
         assert cost < surprise(np.log([1.5, 1.0, 0.2]), *given)[0]
@@ -210,6 +213,29 @@ def test_points_are_drawn_or_even() -> None:
         assert len(np.unique(kept[choice, seed])) == 50
     assert kept["even", 0][0] == 0 and kept["even", 0][-1] == 499 and np.diff(kept["even", 0]).max() <= 11
     assert (kept["random", 0] != kept["random", 1]).any()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_alpha_of_all_rows(kernel: Kind) -> None:
+    """It is the ridge regression on k(x, x_i) with the penalty sigma_n^2 alpha' K alpha, and predicts better."""
+    X, Z = tuned(600, 6)
+    given = GaussianProcess(kernel=kernel, sigma_f=1.0, ell=1.5, sigma_n=0.6, points=40, all_rows=True).fit(X, Z)
+    a, b = given.arrays["X"], given.arrays["alpha"]
+    k, K = given.gram(X, a, 1.5), given.gram(a, a, 1.5)
+    left = k.T @ k + 0.36 * (K + 1e-8 * np.eye(40))
+    np.testing.assert_allclose(left @ b, k.T @ (Z - Z.mean(axis=0)), atol=1e-8)
+    error = {}
+    test_X, test_Z = tuned(600, 6, seed=1)
+    for whole in (False, True):
+        node = GaussianProcess(kernel=kernel, points=40, all_rows=whole).fit(X, Z)
+        error[whole] = np.mean((node.predict(test_X) - test_Z) ** 2)
+    assert error[True] < 0.9 * error[False]
+
+
+def test_all_rows_that_are_all_points_are_exact() -> None:
+    X, Z = tuned(60, 3)
+    a, b = (GaussianProcess(all_rows=which).fit(X, Z).predict(X) for which in (True, False))
+    np.testing.assert_array_equal(a, b)
 
 
 def test_directions() -> None:
