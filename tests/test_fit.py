@@ -133,6 +133,14 @@ def test_fit_writes_a_model_that_runs(folder: Path) -> None:
     assert np.array_equal(arrays["A"], node.arrays["A"])
 
 
+def test_says_what_each_decoder_is(folder: Path) -> None:
+    text = GRAPH.format(folder, 10, "{truth: hand}")
+    text = text.replace("f: ridge", "f: {type: ridge, lags: 3}, nonpd: robust, seed: 4, covariance: true")
+    rows = evaluate(parse(text), folder / "out").rows
+    assert [r.what for r in rows] == ["kalman", "dkf: f ridge 3, nonpd robust"]
+    assert rows[1].Y.shape == (120, 2)
+
+
 def test_fit_does_not_list_a_plain_decoder_beside_itself(folder: Path) -> None:
     text = GRAPH.format(folder, 10, "{truth: hand}").replace("type: kalman, in: past", "type: ridge, in: past, lags: 5")
     assert [r.name for r in fit(parse(text), "kalman").rows] == ["kalman", "ridge, 1 lag"]
@@ -210,10 +218,11 @@ def test_flint(data: Callable[[str], Path], tmp_path: Path) -> None:
 
     data("flint2012_run1/x.csv")
     graph = find_graph("m1_velocity")
-    graph.places = {k: p for k, p in graph.places.items() if not k.startswith(("mlp", "dkf_mlp"))}
-    graph.options["eval"]["figure"] = ["kalman", "dkf_nw"]
+    quick = {"kalman", "ridge_1", "ridge_5", "ridge_10", "nw", "dkf_ridge", "dkf_nw"}
+    graph.places = {k: p for k, p in graph.places.items() if k in quick | {"spikes", "hand"}}
+    graph.options["eval"] |= {"figure": ["kalman", "dkf_nw"], "seeds": 1}
     found: dict[str, Any] = evaluate(graph, tmp_path).to_dict()
-    assert {"kalman", "ridge_1", "ridge_5", "ridge_10", "nw", "dkf_ridge", "dkf_nw"} == found.keys()
+    assert quick == found.keys()
     assert found["kalman"]["nrmse"][0] == pytest.approx(0.7647, abs=2e-4)
     assert found["kalman"]["maae"][0] == pytest.approx(0.8882, abs=5e-4)
     assert found["dkf_nw"]["nrmse"][0] <= 0.605
