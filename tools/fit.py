@@ -274,7 +274,9 @@ def _merged(rows: Sequence[Row]) -> Row:
 def _what(node: Decoder) -> str:
     """Its type, its regressor, and the parameters that are not as usual."""
     usual = {f.name: f.default for f in dataclasses.fields(node)}
-    words = [f"{k} {_word(v)}" for k, v in node.settings().items() if k == "f" or (v != usual[k] and k != "seed")]
+    given = node.settings() | {k: getattr(node, k) for k in node.adjustable}
+    silent = ("seed", "model", "covariance")  # they do not change what is decoded, or change it by chance
+    words = [f"{k} {_word(v)}" for k, v in given.items() if k == "f" or (v != usual[k] and k not in silent)]
     return f"{type_name(type(node))}{': ' if words else ''}{', '.join(words)}"
 
 
