@@ -22,8 +22,8 @@ from rheobase.stream.node import Kernel, kernel
 
 
 class DKFParams(NamedTuple):
-    """Q, B, P, Q_inv (d, d) and violated (1,): the weights of a constant Q, as in `Weights`. spread: what comes out
-    as covariance is spread Sigma. f, noise, g: of the regressor, of Q(x), of the dynamics; gain: `Gain`.
+    """Q, B, P, Q_inv (d, d) and violated (1,): the weights of a constant Q, as in `Weights`. spread: as `filtered`
+    gives it out. f, noise, g: of the regressor, of Q(x), of the dynamics; gain: `Gain`.
     """
 
     A: NDArray[np.float64]
@@ -43,7 +43,8 @@ class DKFParams(NamedTuple):
 
 class DKFState(NamedTuple):
     """For its health: `bins` decoded since the start, `nonpd` of them where Q^-1 - S^-1 was not positive definite (or
-    Sigma was not), `missing` those without an f. `settled`: Sigma has reached its limit.
+    Sigma was not), `missing` those without an f. `settled`: Sigma has reached its limit. excess (d, d): what the
+    spread added to the covariance of the last bin that was not missing.
     """
 
     belief: Belief
@@ -52,6 +53,7 @@ class DKFState(NamedTuple):
     nonpd: NDArray[np.int64]
     missing: NDArray[np.int64]
     settled: NDArray[np.int64]
+    excess: NDArray[np.float64]
     f: Any
     weights: Any = ()
     q: Any = ()
@@ -69,7 +71,7 @@ class Gain(NamedTuple):
 def state(S: Array, f: Any, **more: Any) -> DKFState:
     """That before the first bin."""
     bins, nonpd, missing, settled = np.zeros((4, 1), np.int64)
-    return DKFState(belief(S), np.zeros(len(S)), bins, nonpd, missing, settled, f, **more)
+    return DKFState(belief(S), np.zeros(len(S)), bins, nonpd, missing, settled, np.zeros(S.shape), f, **more)
 
 
 def limit(A: Array, Gamma: Array, B: Array, P: Array) -> Gain:
@@ -90,7 +92,11 @@ def limit(A: Array, Gamma: Array, B: Array, P: Array) -> Gain:
 
 @functools.cache
 def filtered(f: Callable[..., bool], weigh: Callable[..., Any], advance: Callable[..., bool]) -> Callable[..., bool]:
-    """The step of a DKF: y = mu + z_mean and, where y has room, the upper triangle of spread Sigma, row by row."""
+    """The step of a DKF: y = mu + z_mean and, where y has room, the upper triangle of its covariance, row by row.
+
+    That is spread Sigma. While bins are missing it is Sigma and what a spread over 1 added last: Sigma then grows by
+    Gamma, which needs no spread.
+    """
 
     @kernel
     def step(params, state, t, x, y):
@@ -113,9 +119,12 @@ def filtered(f: Callable[..., bool], weigh: Callable[..., Any], advance: Callabl
             y[i] = s.mu[i] + z_mean[i]
         k = d
         if y.shape[0] > d:
+            less, more = min(params.spread, 1.0), max(params.spread - 1.0, 0.0)
             for i in range(d):
                 for j in range(i, d):
-                    y[k] = params.spread * s.Sigma[i, j]
+                    if there:
+                        state.excess[i, j] = more * s.Sigma[i, j]
+                    y[k] = less * s.Sigma[i, j] + state.excess[i, j]
                     k += 1
         return True
 

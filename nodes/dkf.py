@@ -17,7 +17,7 @@ from rheobase.nodes._unscented import points, unscented
 from rheobase.nodes.kalman import dynamics
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.stream.block import Array, Spec, StreamError, numbered
-from rheobase.stream.node import Count, Fraction, Positive, load
+from rheobase.stream.node import Count, Fraction, Positive, load, nearest
 
 
 class DKF(Decoder):
@@ -84,6 +84,8 @@ class DKF(Decoder):
     def regressor(self, key: str = "f") -> Decoder:
         """A fresh f, or g of the dynamics. Raises StreamError where it cannot be made."""
         given = getattr(self, key)
+        if key == "dynamics" and isinstance(given, str) and nearest(given, ["linear"]).startswith("; did"):
+            raise StreamError(f"dynamics: unknown type {given!r}; did you mean 'linear'?")
         words = {"type": given} if isinstance(given, str) else dict(given)
         kind = words.pop("type", None)
         if not isinstance(kind, str):
@@ -110,9 +112,14 @@ class DKF(Decoder):
         return found
 
     def check(self) -> None:
+        self._agrees()
+        super().check()
+
+    def _agrees(self) -> None:
         if self.steady and (self.Q != "constant" or self.dynamics != "linear"):
             raise StreamError("steady: there is a limit only for a constant Q and linear dynamics")
-        super().check()
+        if self.S == "lyapunov" and self.dynamics != "linear":
+            raise StreamError("S: only linear dynamics say what is stationary: use cov")
 
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
@@ -133,6 +140,7 @@ class DKF(Decoder):
         return Y[:, :d], square(Y[:, d:], d)
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+        self._agrees()
         rows = np.flatnonzero(data.rows)
         cut = round(len(rows) * self.held_out)
         d = data.Z.shape[1]
