@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pyqtgraph as pg
+from numpy.typing import NDArray
 from PySide6.QtCore import QRectF
 from PySide6.QtGui import QColor
 
@@ -59,14 +60,20 @@ class Panel:
 
 
 class CursorPanel(Panel):
-    """Cursor, its path of the last seconds, target, and the intended velocity where the stream has it, in cm."""
+    """Cursor, its path of the last seconds, target, and the intended velocity where the stream has it, in cm. A ring
+    stands where targets have been, in the colour of what last became of them."""
 
     TAIL = 3.0
     """s: length of path drawn."""
     AHEAD = 0.15
     """s: the intended velocity is drawn as the way it would make in so long."""
-
-    target, disc = 0.024, 0.015
+    JUMP = 2.0
+    """cm: a cursor that moves so far at once was put there; no path leads there."""
+    FEW = 6
+    """Rings drawn where targets of several sizes come anywhere."""
+    RINGS = ("#46515c", GREEN, RED, YELLOW)
+    """Of a target that is not done with, was acquired, timed out, or where a wrong one was selected."""
+    radius, disc = 0.012, 0.015
 
     def build(self) -> None:
         plot = self.plot
@@ -77,17 +84,15 @@ class CursorPanel(Panel):
         self.reach = 14.0
         plot.setRange(QRectF(-self.reach, -self.reach, 2 * self.reach, 2 * self.reach), padding=0.02)
         names = self.feeds[0].spec.channels
-        self.where = {
-            k: names.index(k)
-            for k in ("cursor_x", "cursor_y", "target_x", "target_y", "intended_x", "intended_y", "number", "held")
-            if k in names
-        }
-        self.seen: dict[tuple[float, float], None] = {}
-        self.ghosts = pg.ScatterPlotItem(
-            pxMode=False, size=self.target * 100, pen=pg.mkPen("#46515c", width=1.2), brush=None
-        )
-        self.goal = pg.ScatterPlotItem(pxMode=False, size=self.target * 100, pen=pg.mkPen(ORANGE, width=2))
-        self.tail = [pg.PlotCurveItem(pen=pg.mkPen(QColor(86, 180, 233, 50 + 50 * i), width=1 + i)) for i in range(4)]
+        self.where = {k: i for i, k in enumerate(names)}
+        self.seen: dict[tuple[float, float, float], int] = {}
+        """Targets (x, y, radius, cm) and their last outcome, the newest last."""
+        self.ended: dict[int, int] = {}
+        """Trials and their outcome."""
+        self.ghosts = pg.ScatterPlotItem(pxMode=False, brush=None)
+        self.goal = pg.ScatterPlotItem(pxMode=False, pen=pg.mkPen(ORANGE, width=2))
+        shades = [pg.mkPen(QColor(86, 180, 233, 50 + 50 * i), width=1 + i) for i in range(4)]
+        self.tail = [pg.PlotCurveItem(pen=pen, connect="finite") for pen in shades]
         self.wish = pg.PlotCurveItem(pen=pg.mkPen(PINK, width=3))
         self.dot = pg.ScatterPlotItem(
             pxMode=False, size=self.disc * 100, pen=pg.mkPen("#d9effb", width=1.5), brush=BLUE
@@ -102,31 +107,64 @@ class CursorPanel(Panel):
         if not len(times):
             return
         w, cm = self.where, x * 100
-        cx, cy = cm[:, w["cursor_x"]], cm[:, w["cursor_y"]]
+        cx, cy = cm[:, w["cursor_x"]].copy(), cm[:, w["cursor_y"]]
+        here = cx[-1], cy[-1]
+        cx[1:][np.hypot(np.diff(cx), np.diff(cy)) > self.JUMP] = np.nan
         tail = np.flatnonzero(times > t - self.TAIL)[:: max(1, len(times) // 500)]
         for curve, part in zip(self.tail, np.array_split(tail, len(self.tail)), strict=True):
             part = np.append(part, tail[tail > part[-1]][:1]) if len(part) else part  # on to where the next begins
             curve.setData(cx[part], cy[part])
-        self.dot.setData(cx[-1:], cy[-1:])
+        self.dot.setData(*([c] for c in here))
         if "target_x" in w and "target_y" in w:
-            goal = (float(cm[-1, w["target_x"]]), float(cm[-1, w["target_y"]]))
-            held = "held" in w and x[-1, w["held"]] > 0
-            self.goal.setData([goal[0]], [goal[1]], brush=YELLOW if held else ORANGE + "70")
-            for g in zip(cm[:, w["target_x"]].round(1), cm[:, w["target_y"]].round(1), strict=True):
-                self.seen[(float(g[0]), float(g[1]))] = None
-            while len(self.seen) > 64:
-                del self.seen[next(iter(self.seen))]
-            self.ghosts.setData([g[0] for g in self.seen], [g[1] for g in self.seen])
+            self._targets(x)
         if "intended_x" in w and "intended_y" in w:
             ix, iy = (cm[-1, w[k]] * self.AHEAD for k in ("intended_x", "intended_y"))
-            self.wish.setData([cx[-1], cx[-1] + ix], [cy[-1], cy[-1] + iy])
-        number = f"target {x[-1, w['number']]:.0f}" if "number" in w else ""
+            self.wish.setData([here[0], here[0] + ix], [here[1], here[1] + iy])
         key = [(BLUE, "cursor"), (ORANGE, "target"), *([(PINK, "intended")] if "intended_x" in w else [])]
-        self.say(" &nbsp;".join(f"{dot(c)} {k}" for c, k in key) + f" &nbsp; {number}")
+        self.say(" &nbsp;".join(f"{dot(c)} {k}" for c, k in key) + f" &nbsp; {self._score(x[-1])}")
         furthest = float(np.nanmax(np.abs(cm[:, [w["cursor_x"], w["cursor_y"]]]), initial=0.0))
         if math.isfinite(furthest) and furthest > self.reach:
             self.reach = furthest * 1.1
             self.plot.setRange(QRectF(-self.reach, -self.reach, 2 * self.reach, 2 * self.reach), padding=0.02)
+
+    def _targets(self, x: NDArray[np.float64]) -> None:
+        """The target, and rings where others were."""
+        w = self.where
+        radius = x[:, w["radius"]] if "radius" in w else np.full(len(x), self.radius)
+        outcome = x[:, w["outcome"]].astype(int) if "outcome" in w else np.zeros(len(x), int)
+        number = x[:, w["number"]].astype(int) if "number" in w else np.zeros(len(x), int)
+        places = np.round(100 * np.column_stack([x[:, w["target_x"]], x[:, w["target_y"]], radius]), 2)
+        first = np.any(np.diff(places, axis=0, prepend=np.nan) != 0, axis=1)
+        for i in np.flatnonzero(first | (outcome > 0)):
+            place = (float(places[i, 0]), float(places[i, 1]), float(places[i, 2]))
+            if outcome[i]:
+                self.ended[int(number[i])] = int(outcome[i])
+            self.seen[place] = self.ended.get(int(number[i]), self.seen.pop(place, 0))
+        several = len({r for _, _, r in self.seen}) > 1
+        while len(self.seen) > (self.FEW if several else 64):
+            del self.seen[next(iter(self.seen))]
+        at = list(self.seen)
+        self.ghosts.setData(
+            [p[0] for p in at],
+            [p[1] for p in at],
+            size=[2 * p[2] for p in at],
+            pen=[pg.mkPen(self.RINGS[k % len(self.RINGS)], width=1.2) for k in self.seen.values()],
+        )
+        goal = places[-1]
+        off = 100 * x[-1, [w["cursor_x"], w["cursor_y"]]] - goal[:2]
+        held = "held" in w and x[-1, w["held"]] > 0 and np.abs(off).max() <= goal[2] + 0.01
+        self.goal.setData([goal[0]], [goal[1]], size=2 * goal[2], brush=YELLOW if held else ORANGE + "70")
+
+    def _score(self, now: NDArray[np.float64]) -> str:
+        """Which trial, what became of those before, and how much the cursor is helped."""
+        w = self.where
+        words = [f"target {now[w['number']]:.0f}"] if "number" in w else []
+        for outcome, word in enumerate(("acquired", "timed out", "wrong"), 1):
+            n = sum(k == outcome for k in self.ended.values())
+            words += [f'<span style="color:{self.RINGS[outcome]}">{n} {word}</span>'] if n else []
+        help_now = now[w["assist"]] if "assist" in w else 0.0
+        words += ["moves by itself" if help_now == 1 else f"assisted {help_now:.0%}"] if help_now else []
+        return " &nbsp;".join(words)
 
 
 class ImagePanel(Panel):

@@ -31,7 +31,7 @@ class TaskMarkers(Node):
 
     def process(self, x: Block) -> Block | None:
         known = np.flatnonzero(np.isfinite(x.data[:, self.columns]).all(axis=1))
-        rows, at = x.data[np.ix_(known, self.columns)], x.times[known]
+        rows, at = x.data[known][:, self.columns], x.times[known]
         words: list[str] = []
         times: list[float] = []
         begins = np.diff(rows[:, 0], prepend=self.number) != 0

@@ -18,9 +18,9 @@ from PySide6.QtCore import QRectF
 from PySide6.QtGui import QImage
 
 from rheobase.devices._feed import COLUMNS, Feed
-from rheobase.devices._panels import BLUE, ORANGE, PINK, nice
-from rheobase.devices.cursor_user import TASK
+from rheobase.devices._panels import BLUE, GREEN, ORANGE, PINK, RED, YELLOW, nice
 from rheobase.devices.view import View, Window, application, usual
+from rheobase.nodes.task import TASK
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.clock import now
 
@@ -49,7 +49,7 @@ def filled(v: View, seconds: float = 12.0) -> View:
         if name == "task":
             x = np.zeros((len(t), spec.n))
             x[:, 0], x[:, 1] = 0.1 * np.cos(t - begin), 0.1 * np.sin(t - begin)
-            x[:, 2], x[:, 4], x[:, 6] = -0.121, 0.3, 7
+            x[:, 2], x[:, 4], x[:, 5], x[:, 7] = -0.121, 0.012, 0.3, 7
         elif name == "rates":
             x = np.random.default_rng(0).poisson(np.linspace(0, 4, 96), (len(t), 96)).astype(float)
         elif name == "markers":
@@ -158,8 +158,8 @@ def test_drops_segments_rate_and_silence_are_told() -> None:
 def test_memory_does_not_grow() -> None:
     feed = Feed("x", SPECS["task"], "cursor", 10.0)
     for k in range(3000):
-        feed.take(Block(np.zeros((10, 9)), (10 * k + np.arange(10)) / 200, 10 * k))
-    assert feed.low.shape == (COLUMNS["cursor"], 9)
+        feed.take(Block(np.zeros((10, len(TASK))), (10 * k + np.arange(10)) / 200, 10 * k))
+    assert feed.low.shape == (COLUMNS["cursor"], len(TASK))
     assert len(feed.ages) <= 1000
     assert len(feed.clock) <= 1000
     words = Feed("w", SPECS["markers"], "numbers", 10.0)
@@ -209,6 +209,47 @@ def test_every_panel_shows_what_it_was_given() -> None:
     w.close()
 
 
+def test_the_cursor_panel_shows_what_became_of_each_target() -> None:
+    """Rings of the size of the stream's targets, in the colour of their outcome; the title counts them once."""
+    v = view("task")
+    at = {c: i for i, c in enumerate(TASK)}
+    x = np.zeros((1000, len(TASK)))
+    x[:, at["cursor_x"]] = 0.13  # out of the way
+    for k, (outcome, place) in enumerate([(1, -0.1), (2, -0.05), (3, 0.0), (1, 0.05), (0, 0.1)]):
+        part = x[200 * k : 200 * (k + 1)]
+        part[:, at["number"]], part[:, at["target_y"]], part[:, at["radius"]] = k + 1, place, 0.02
+        part[-1, at["outcome"]] = outcome
+    x[:, at["assist"]] = 0.5
+    v.take(0, Block(x, now() - 5 + np.arange(1000) / 200))
+    w = v.window()
+    w.grab()
+    w.paint()  # a second look at the same samples counts nothing twice
+    [panel] = w.panels
+    area = panel.plot.vb.sceneBoundingRect()
+    for colour in (GREEN, RED, YELLOW, ORANGE):
+        assert share(colours(w, area), colour) > 2e-4, colour
+    title = panel.plot.titleLabel.text
+    for words in ("target 5", "2 acquired", "1 timed out", "1 wrong", "assisted 50%"):
+        assert words in title
+    assert panel.goal.points()[0].size() == pytest.approx(4.0)
+    assert [p.size() for p in panel.ghosts.points()] == pytest.approx([4.0] * 5)
+    w.close()
+
+
+def test_targets_of_several_sizes_leave_few_rings() -> None:
+    v = view("task")
+    at = {c: i for i, c in enumerate(TASK)}
+    x = np.zeros((2000, len(TASK)))
+    x[:, at["number"]] = np.arange(2000) // 100 + 1
+    x[:, at["target_x"]] = 0.005 * x[:, at["number"]]
+    x[:, at["radius"]] = 0.01 + 0.005 * (x[:, at["number"]] % 3)
+    v.take(0, Block(x, now() - 10 + np.arange(2000) / 200))
+    w = v.window()
+    [panel] = w.panels
+    assert [round(float(p.pos().x()), 2) for p in panel.ghosts.points()] == [7.5, 8.0, 8.5, 9.0, 9.5, 10.0]
+    w.close()
+
+
 def test_nothing_is_shown_before_anything_came() -> None:
     w = view("task", "rates", "cursor").window()
     assert w.table.text().count("nothing yet") == 3
@@ -241,7 +282,7 @@ def test_closing_the_window_does_not_end_the_loop_and_the_picture_is_written(
         if looks == 4:
             windows = [w for w in application().topLevelWidgets() if isinstance(w, Window) and w.isVisible()]
             closed = bool(windows) and all(w.close() for w in windows)
-            v.take(0, Block(np.full((1, 9), 0.05), np.array([now()]), 2400))
+            v.take(0, Block(np.full((1, len(TASK)), 0.05), np.array([now()]), 2400))
         return looks > 8
 
     assert v.loop(stopped) is True
