@@ -82,8 +82,9 @@ class GaussianProcess(Decoder):
     """Which: drawn, or spread evenly over the recording."""
 
     all_rows: bool = False
-    """Learn alpha from all training rows, not from the points alone: then fewer points do (subset of regressors,
-    Rasmussen and Williams, sec. 8.3.1)."""
+    """Learn alpha from all training rows, not from the points alone (subset of regressors, Rasmussen and Williams, sec.
+    8.3.1). Fewer points do then: of rows 0-4999 of Flint run 1, 500 predicted the first and the last 1000, left out,
+    better than 3000 did without (nRMSE 0.622 and 0.607; 0.634 and 0.608)."""
 
     directions: Count | None = None
     """Keep only the means of x and of z over so many equal sectors of the direction of z (8: those of a centre-out
