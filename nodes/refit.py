@@ -53,7 +53,7 @@ class ReFIT(Decoder):
     any screen. Gilja et al., Nat Neurosci 15:1752, 2012.
 
     Where the loop is closed the cursor goes where p goes. On a recording it does not, and there a wrong p can make a
-    wrong v that makes p worse. So H_p is scaled by a `share` with which the decoder on its own forgets its errors within
+    wrong v that makes p worse. So H_p is scaled by a `share` that lets the decoder on its own forget its errors within
     2 memory.
 
     A sample with a value that is not finite is missing: mu = m, Sigma = M.
