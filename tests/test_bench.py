@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rheobase.nodes._decoder import Decoder
 from rheobase.stream.block import StreamError
 from rheobase.stream.cli import main
+from rheobase.stream.node import load, types
 from rheobase.tools import bench
 from rheobase.tools.bench import BENCHES, Row
 
@@ -44,6 +46,13 @@ def test_every_bench_gives_figures(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_floor_of_other_arithmetic_is_refused() -> None:
     with pytest.raises(AssertionError):
         bench.same(np.ones(3), np.array([1.0, 1.0, 1.1]))
+
+
+def test_every_decoder_is_measured() -> None:
+    """Each type that can be learnt, by itself: the names of `DECODERS` make it."""
+    there = {type(make()) for _, make in bench.DECODERS}
+    learnt = {kind for kind in map(load, types()) if issubclass(kind, Decoder)}
+    assert there == learnt, "a decoder is missing from DECODERS, or has gone"
 
 
 @needs_gcc

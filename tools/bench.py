@@ -45,7 +45,9 @@ from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.mlp import MLP
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.nodes.place_bayes import PlaceBayes
+from rheobase.nodes.refit import ReFIT
 from rheobase.nodes.ridge import Ridge
+from rheobase.nodes.unscented_kalman import UnscentedKalman
 from rheobase.nodes.zscore import Zscore
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.clock import fine_timer, now, wait_until
@@ -403,9 +405,15 @@ NEAR = 80.0
 
 DECODERS: list[tuple[str, Callable[[], Decoder]]] = [
     ("Kalman", Kalman),
+    ("ReFIT", ReFIT),
+    ("unscented Kalman", UnscentedKalman),
     ("ridge, 5 lags", lambda: Ridge(lags=5, alpha=1.0)),
     ("Nadaraya-Watson, 3000 points", lambda: NadarayaWatson(points=3000, variance=NEAR**2)),
     ("Gaussian process, 3000 points", lambda: GaussianProcess(sigma_f=1, ell=NEAR, sigma_n=1)),
+    (
+        "Gaussian process, 500 points",
+        lambda: GaussianProcess(points=500, all_rows=True, sigma_f=1, ell=NEAR, sigma_n=1),
+    ),
     ("multi-kernel, 8 points", lambda: GaussianProcess(kernel="multi", directions=8)),
     ("multi-kernel, 500 points", lambda: GaussianProcess(kernel="multi", points=500)),
     ("MLP, 5 lags", lambda: MLP(lags=5, epochs=1)),
