@@ -39,7 +39,13 @@ WORDS = {"task_markers"}
 """Nodes that give text: the contract compares numbers, so their own tests hold them to it."""
 
 LEARNT: dict[str, list[dict[str, Any]]] = {
-    "dkf": [{"f": "ridge"}, {"f": "nadaraya_watson", "nonpd": "robust"}],
+    "dkf": [
+        {"f": "ridge"},
+        {"f": "nadaraya_watson", "nonpd": "robust"},
+        {"f": "ridge", "Q": "nadaraya_watson", "nonpd": "clip", "scale": None, "covariance": True},
+        {"f": "ridge", "dynamics": "nadaraya_watson", "covariance": True},
+        {"f": "ridge", "steady": True},
+    ],
     "gaussian_process": [{}, {"kernel": "multi", "directions": 8}],
     "gru": [{"hidden": 4, "epochs": 2}],
     "kalman": [{}],
