@@ -25,7 +25,7 @@ GOING, ACQUIRED, TIMEOUT, WRONG = 0, 1, 2, 3
 class Rules(NamedTuple):
     """targets (trials, 3): x, y, radius, m; dt: s; hold, timeout: samples; until (k,): samples since the start at
     which each assisted block ends; attenuate (k,): share of the perpendicular velocity that it takes away; reaction:
-    samples; speed: m/s; screen: m; side: of a cell, m; control, grid, home: whether the decoder moves the cursor,
+    samples; brake: m (open loop: 0); speed: m/s; screen: m; side: of a cell, m; control, grid, home: whether the decoder moves the cursor,
     targets are the cells of a grid, each trial begins in the centre."""
 
     targets: NDArray[np.float64]
@@ -35,6 +35,7 @@ class Rules(NamedTuple):
     until: NDArray[np.int64]
     attenuate: NDArray[np.float64]
     reaction: int
+    brake: float
     speed: float
     screen: float
     side: float
@@ -79,7 +80,9 @@ class Task(Kernel):
     target_x, _y, radius    of the trial this sample belongs to, m (grid: half the side of the cell)
     intended_x, _y          what the person is thought to want, m/s: `speed` straight from where the cursor was to the
                             target, 0 inside it: the label to learn from (Gilja et al. 2012, Nat. Neurosci. 15:1752).
-                            For the first `reaction` s of a trial the target is that of the one before (none: 0)
+                            For the first `reaction` s of a trial the target is that of the one before (none: 0).
+                            control: closer than `brake` m as much slower, as people do (Willett et al. 2017, J. Neural
+                            Eng. 14:016001): to learn full speed there is to learn to shoot past
     number                  of the trial, from 1
     held                    time on end in the target (grid: in the cell it is in), s
     outcome                 0; on the last sample of a trial 1 acquired, 2 timed out, 3 wrong cell selected
@@ -116,6 +119,8 @@ class Task(Kernel):
     below 1}; afterwards none."""
     reaction: NotNegative = 0.15
     """Time from a target's coming to the person's acting on it, s: until then they are thought to want the last one."""
+    brake: NotNegative = 0.08
+    """Distance to the target below which whoever moves the cursor is thought to slow down, m."""
     seed: int = 0
     """Seed of the order of targets."""
 
@@ -149,6 +154,7 @@ class Task(Kernel):
             until=np.round(np.cumsum(seconds) * x.rate).astype(np.int64),
             attenuate=np.array(attenuate),
             reaction=round(self.reaction * x.rate),
+            brake=self.brake if self.control else 0.0,
             speed=self.speed,
             screen=self.screen,
             side=2 * reach / CELLS,
@@ -201,7 +207,8 @@ class Task(Kernel):
         dx, dy = g[0] - p[0], g[1] - p[1]
         far = math.sqrt(dx * dx + dy * dy)
         aim = g if state.spent[0] > n.reaction else state.last
-        wish = 0.0 if inside(n, p, aim) else n.speed / math.sqrt((aim[0] - p[0]) ** 2 + (aim[1] - p[1]) ** 2)
+        away = max(math.sqrt((aim[0] - p[0]) ** 2 + (aim[1] - p[1]) ** 2), n.brake)
+        wish = 0.0 if inside(n, p, aim) else n.speed / away
         y[5], y[6] = wish * (aim[0] - p[0]), wish * (aim[1] - p[1])
         if n.control:
             share = assisted(n, state.seen[0])

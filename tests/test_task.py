@@ -197,8 +197,9 @@ def test_assistance_takes_away_what_is_perpendicular_block_by_block() -> None:
 @pytest.mark.parametrize("control", [True, False])
 @pytest.mark.parametrize("task", list(KINDS))
 def test_what_is_intended_leads_to_the_target_that_the_person_acts_on(task: str, control: bool) -> None:
-    """Straight from where the cursor was, nothing inside; for 0.1 s after a new target still to the last one."""
-    driven = Driven(task=task, speed=0.15, reaction=0.1, timeout=2.5, control=control)
+    """Straight from where the cursor was, slower near it, nothing inside; for 0.1 s after a new target still to the
+    last one."""
+    driven = Driven(task=task, speed=0.15, reaction=0.1, brake=0.05, timeout=2.5, control=control)
     rows = np.concatenate([driven.steer(300, turn=0.7), driven.feed(np.full((300, 2), 0.01)), driven.steer(300)])
     assert {1, 2} <= set(column(rows, "outcome")) or not control
     begins = np.flatnonzero(np.diff(column(rows, "number"), prepend=0))
@@ -211,7 +212,9 @@ def test_what_is_intended_leads_to_the_target_that_the_person_acts_on(task: str,
                 inside = (np.floor((cursor + 0.121) * 6 / 0.242) == np.floor((goal + 0.121) * 6 / 0.242)).all()
             else:
                 inside = np.linalg.norm(way) <= radius
-            expected = np.zeros(2) if inside else 0.15 * way / np.linalg.norm(way)
+            far = np.linalg.norm(way)
+            pace = 0.15 * (min(1.0, far / 0.05) if control else 1.0)
+            expected = np.zeros(2) if inside else pace * way / far
             np.testing.assert_allclose(rows[k, 5:7], expected, atol=1e-12)
             cursor = rows[k, :2]
         last = rows[a, 2:5]
