@@ -25,8 +25,8 @@ GOING, ACQUIRED, TIMEOUT, WRONG = 0, 1, 2, 3
 class Rules(NamedTuple):
     """targets (trials, 3): x, y, radius, m; dt: s; hold, timeout: samples; until (k,): samples since the start at
     which each assisted block ends; attenuate (k,): share of the perpendicular velocity that it takes away; reaction:
-    samples; brake: m (open loop: 0); speed: m/s; screen: m; side: of a cell, m; control, grid, home: whether the decoder moves the cursor,
-    targets are the cells of a grid, each trial begins in the centre."""
+    samples; brake: m (open loop: 0); speed: m/s; screen: m; side: of a cell, m; control, grid, home: whether the
+    decoder moves the cursor, targets are the cells of a grid, each trial begins in the centre."""
 
     targets: NDArray[np.float64]
     dt: float
