@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rheobase.stream.block import Array, Block, Spec, StreamError
-from rheobase.stream.files import find, load_model, save_model
+from rheobase.devices._labelled import Labelled, read_labelled
+from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.files import find, load_model
 from rheobase.stream.node import NotNegative, Positive, Sink, load, nearest
 
 log = logging.getLogger("rheobase")
 
-Rows = tuple[Array, Array, Array, Array]
-
 LABEL = ("intended_x", "intended_y")
 """Channels of a task: what the person is thought to want."""
-
-PENDING = 1000
-"""Samples of one input that wait at most for the other's."""
 
 LAST = 1.0
 """s that the end of a run waits for a fit under way."""
@@ -43,6 +39,14 @@ class Recalibrate(Sink):
     Inputs: the features that the decoder gets, and a stream with a row for each of them, at its very time, in which
     is the label (`intended_x`, `intended_y` of a task). A row where nothing is wanted (label 0) is learnt from as
     well: without it a decoder has never seen rest, and does not come to it.
+
+    Where all tuning turns at once (the arrays have shifted, the person thinks of it otherwise), what was learnt before
+    need not be forgotten: of z wanted, x is what it was of R^-1 z, so a row (x, z) of before is now one of (x, R z).
+    R is the rotation that takes what the present model decodes closest to what was wanted in the last `realign` s,
+
+        R = argmin sum |z - R f(x)|^2 = U diag(1, .., 1, det(U V')) V',   U D V' = sum z f(x)'
+
+    (Schoenemann, Psychometrika 31:1, 1966), and the labels of all older rows are turned by it before each refit.
 
     The fit runs beside the stream, at a low priority; where one takes longer than `every`, the next waits for
     it. One that fails is logged and counted, and the old model stays. Each model is written into the run directory
@@ -63,10 +67,12 @@ class Recalibrate(Sink):
     """Labelled time before the first refit, s."""
     window: NotNegative = 180.0
     """Most recent labelled time that is learnt from, s; 0: all since the start."""
+    realign: NotNegative = 15.0
+    """Most recent time by which the labels of older rows are turned, s; 0: they stay as they are."""
     label: tuple[str, ...] = LABEL
     """Channels of the second input that the decoder should give."""
     earlier: str = ""
-    """Labelled data of before (.npz, `write_labelled`), as if it had come just before the start."""
+    """Labelled data of before (.npz, `_labelled.py`), as if it had come just before the start."""
     keep: bool = True
     """Keep the hyper-parameters (penalty, bandwidth, epochs) of the model that the run began with: faster."""
 
@@ -90,6 +96,8 @@ class Recalibrate(Sink):
             raise StreamError(f"node: {self.node!r} has no model to begin with: fit it (rheo fit, rheo calibrate)")
         arrays, header = load_model(find(self.values["model"]))
         self.like = {k: a.astype(np.float64) for k, a in arrays.items()} if self.keep else None
+        self.decoder = self.kind.make(**self.values)
+        self.decoder.start(x)
         self.out = Spec(rate=0, channels=tuple(header["out"]["channels"]), unit=header["out"]["unit"])
         if self.out.n != len(self.label):
             raise StreamError(f"label: {self.node!r} gives {self.out.n} channels, {', '.join(self.label)} are not")
@@ -99,7 +107,7 @@ class Recalibrate(Sink):
             self.labelled.add(*read_labelled(find(self.earlier), x, self.label))
         self.due, self.newest = 0.0, -np.inf
         self.refits = self.swaps = self.failed = 0
-        self.seconds = 0.0
+        self.seconds = self.turned = 0.0
         self.ended = False
         self.lock = threading.Lock()
         self.fitting: threading.Thread | None = None
@@ -119,7 +127,7 @@ class Recalibrate(Sink):
         self.labelled.pair()
         if not self.labelled.rows:
             return
-        self.fitting = threading.Thread(target=self._refit, args=(self.labelled.all(),), daemon=True)
+        self.fitting = threading.Thread(target=self._refit, daemon=True)
         self.fitting.start()
 
     def stop(self) -> None:
@@ -132,7 +140,8 @@ class Recalibrate(Sink):
 
     @property
     def health(self) -> dict[str, Any]:
-        """Refits, those that took over, those that failed; rows learnt from, rows without a label; s of the last."""
+        """Refits, those that took over, those that failed; rows learnt from, rows without a label; of the last refit
+        how long it took, s, and by how much older labels were turned, degrees."""
         if not hasattr(self, "lock"):
             return {}
         given = self.labelled
@@ -143,23 +152,27 @@ class Recalibrate(Sink):
             "rows": given.rows,
             "unpaired": given.unpaired,
             "fit_s": round(self.seconds, 3),
+            "turned_deg": round(self.turned, 1),
         }
 
-    def _refit(self, rows: Rows) -> None:
-        """Fit, try, write, and have it swapped in. In a thread of its own."""
+    def _refit(self) -> None:
+        """Fit, try, write, and have it swapped in. In a thread of its own, during which no rows are added."""
         with contextlib.suppress(OSError, AttributeError):  # where threads have no priority of their own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         self.refits += 1
         number = self.refits
         begin = time.perf_counter()
         try:
-            times, X, Z, stretch = rows
+            R = self.labelled.realign(self.decoder, round(self.realign * self.x.rate))
+            self.turned = math.degrees(math.acos(min(1.0, max(-1.0, (np.trace(R) - self.out.n + 2) / 2))))
+            times, X, Z, stretch = self.labelled.all()
             made = self.kind.make(**self.values | {"model": ""})
             made.fit(X, Z, segment=stretch, inputs=self.x, outputs=self.out, like=self.like)
             made.start(self.x)  # what cannot run must not take over
             path = (self.folder or Path()) / "models" / f"{self.node}-{number:03d}.npz"
             span = [float(times[0]), float(times[-1])]
-            made.save(path, rows=len(X), times=span, refit=number, labels=list(self.label), earlier=self.earlier)
+            made.save(path, rows=len(X), times=span, refit=number, turned=R.tolist(), earlier=self.earlier)
+            self.decoder = made
             with self.lock:
                 if not self.ended:
                     self.tell({"swap": {"node": self.node, "model": str(path)}})
@@ -194,81 +207,3 @@ class Recalibrate(Sink):
         if self.inputs and self.inputs[0] != features[0]:
             raise StreamError(f"in: the first is {self.inputs[0]!r}, and {self.node!r} decodes {features[0]!r}")
         return kind, {k: v for k, v in entry.items() if k not in ("type", "in", "process")}
-
-
-class Labelled:
-    """Features and labels, paired by equal times.
-
-    columns  of the task's rows: the label
-    most     rows kept, the newest (0: all)
-    """
-
-    def __init__(self, columns: Sequence[int], most: int = 0) -> None:
-        self.columns, self.most = list(columns), most
-        self.rows = self.unpaired = 0
-        self._waiting: tuple[list[Rows], list[Rows]] = ([], [])
-        self._kept: list[Rows] = []
-        self._next, self._stretch = (-1, -1), -1
-
-    def take(self, i: int, x: Block) -> None:
-        """A block of features (i = 0) or of the task (i = 1)."""
-        n = len(x)
-        self._waiting[i].append((x.times, x.data, x.seq + np.arange(n), np.full(n, x.segment)))
-
-    def pair(self) -> None:
-        """Put together what has come of both. A sample that can get no partner any more is counted as unpaired."""
-        if not all(self._waiting):
-            return
-        x, z = (tuple(map(np.concatenate, zip(*w, strict=True))) for w in self._waiting)
-        _, a, b = np.intersect1d(x[0], z[0], return_indices=True)
-        order = np.argsort(a)  # of coming, which is that of time unless a clock was set back
-        a, b = a[order], b[order]
-        ends = [int(k[-1]) + 1 if len(k) else max(0, len(v[0]) - PENDING) for k, v in ((a, x), (b, z))]
-        self.unpaired += ends[0] - len(a)
-        self._waiting = tuple([tuple(v[k:] for v in w)] for k, w in zip(ends, (x, z), strict=True))  # type: ignore[assignment]
-        if not len(a):
-            return
-        times, X, seq, segment = (v[a] for v in x)
-        before = np.array([self._next, *zip(seq + 1, segment, strict=True)][:-1])
-        stretch = self._stretch + np.cumsum((before != np.stack([seq, segment], axis=1)).any(axis=1))
-        self._next = int(seq[-1]) + 1, int(segment[-1])
-        self.add(times, X.astype(np.float64), z[1][b][:, self.columns].astype(np.float64), stretch)
-
-    def add(self, times: Array, X: Array, Z: Array, stretch: Array) -> None:
-        """Rows that are paired already, newer than all that are there."""
-        self._kept.append((times, X, Z, stretch))
-        self._stretch = int(stretch[-1])
-        self.rows += len(times)
-        while self.most and self.rows > self.most:
-            extra = min(self.rows - self.most, len(self._kept[0][0]))
-            self._kept[0] = tuple(v[extra:] for v in self._kept[0])  # type: ignore[assignment]
-            self.rows -= extra
-            if not len(self._kept[0][0]):
-                self._kept.pop(0)
-
-    def all(self) -> Rows:
-        """times (T,), X (T, n), Z (T, d), stretch (T,), for `Decoder.fit`."""
-        return tuple(map(np.concatenate, zip(*self._kept, strict=True)))  # type: ignore[return-value]
-
-
-def write_labelled(path: Path, x: Spec, label: Sequence[str], rows: Rows) -> Path:
-    """A file of labelled data for `earlier`; rows with a value that is not finite are left out."""
-    times, X, Z, stretch = rows
-    good = np.isfinite(np.hstack([X, Z])).all(axis=1)
-    stretch = (stretch + np.cumsum(~good))[good]  # what is left out ends a stretch
-    header = {"node": "labelled", "in": _plain(x), "out": {"channels": list(label)}}
-    return save_model(path, {"times": times[good], "X": X[good], "Z": Z[good], "stretch": stretch}, header)
-
-
-def read_labelled(path: Path, x: Spec, label: Sequence[str]) -> Rows:
-    """What `write_labelled` wrote. Raises StreamError where it is no such file, or of other features or labels."""
-    arrays, header = load_model(path)
-    if header["node"] != "labelled":
-        raise StreamError(f"earlier: {path} holds no labelled data: it is of a {header['node']!r}")
-    if header["in"] != _plain(x) or header["out"]["channels"] != list(label):
-        raise StreamError(f"earlier: {path} is of other features or labels")
-    return arrays["times"], arrays["X"], arrays["Z"], arrays["stretch"]
-
-
-def _plain(x: Spec) -> dict[str, Any]:
-    return {"rate": x.rate, "channels": list(x.channels), "unit": x.unit}

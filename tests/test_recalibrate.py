@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rheobase.devices.recalibrate import PENDING, Labelled, Recalibrate, read_labelled, write_labelled
+from rheobase.devices._labelled import PENDING, Labelled, read_labelled, rotation, write_labelled
+from rheobase.devices.recalibrate import Recalibrate
 from rheobase.nodes.ridge import Ridge
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 
@@ -86,7 +87,7 @@ def test_a_refit_is_the_fit_on_all_labelled_rows_and_is_told(tmp_path: Path) -> 
     np.testing.assert_allclose(swapped.arrays["W"], WEIGHTS, atol=1e-9)
     header = swapped.header
     assert header["out"]["unit"] == "m/s"
-    assert (header["refit"], header["labels"]) == (1, ["intended_x", "intended_y"])
+    assert (header["refit"], header["turned"]) == (1, [[1, 0], [0, 1]])
     assert header["rows"] == 109  # due 2 s after the first block of the task (4 rows), with the one that ends at 108
     np.testing.assert_allclose(header["times"], [100, 100 + (header["rows"] - 1) / RATE])
     assert sink.health["swaps"] == sink.health["refits"] == len(heard)
@@ -95,18 +96,20 @@ def test_a_refit_is_the_fit_on_all_labelled_rows_and_is_told(tmp_path: Path) -> 
 
 def test_refits_come_every_so_often_and_never_two_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink, heard = ready(tmp_path, least=1, every=1)
-    go, fitting = threading.Event(), []
+    go, began, fitting = threading.Event(), threading.Event(), []
     plain = Ridge.learn
 
     def slow(self: Ridge, *given: Any) -> Any:
         fitting.append(1)
+        began.set()
         assert go.wait(30)
         return plain(self, *given)
 
     monkeypatch.setattr(Ridge, "learn", slow)
     sink.start(X, TASK)
     feed(sink, 0, 500)  # 10 s, and take() has come back each time, though the first fit has not ended
-    assert (len(fitting), heard) == (1, [])
+    assert began.wait(30)
+    assert (len(fitting), sink.refits, heard) == (1, 1, [])
     go.set()
     assert heard.new.wait(30)
     sink.fitting.join()  # type: ignore[union-attr]
@@ -185,6 +188,43 @@ def test_goes_on_from_labelled_data_of_before(tmp_path: Path) -> None:
         read_labelled(path, X.replace(rate=40), ("intended_x", "intended_y"))
     with pytest.raises(StreamError, match=r"holds no labelled data: it is of a 'ridge'"):
         read_labelled(tmp_path / "first.npz", X, ("intended_x", "intended_y"))
+
+
+def test_older_labels_turn_with_the_tuning(tmp_path: Path) -> None:
+    """All tuning turns by 60 degrees; old and new rows together are then those of one linear person."""
+    a = np.radians(60)
+    turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    out = Spec(rate=0, channels=("vx", "vy"), unit="m/s")
+    t, x, z = samples(0, 600)
+    model = Ridge(alpha=0.0).fit(x[:400], z[:400], inputs=X, outputs=out).save(tmp_path / "before.npz")
+    z = np.vstack([z[:400], z[400:] @ turn.T])
+    sink, heard = ready(tmp_path, least=12, every=100, window=0, realign=3)
+    sink.config = config(model)
+    sink.start(X, TASK)
+    sink.take(0, Block(x, t))
+    sink.take(1, Block(np.hstack([z, z]), t))
+    assert sink.fitting is None
+    sink.take(0, Block(x[:1], t[-1:] + 12))
+    sink.take(1, Block(np.hstack([z, z])[:1], t[-1:] + 12))
+    sink.fitting.join()  # type: ignore[union-attr]
+    swapped = Ridge(alpha=0.0, model=heard[0]["swap"]["model"])
+    swapped.start(X)
+    np.testing.assert_allclose(swapped.header["turned"], turn, atol=0.02)
+    assert abs(sink.health["turned_deg"] - 60) < 1
+    new = swapped.predict(x[400:]) - z[400:]
+    kept = Ridge(alpha=0.0).fit(x, z).predict(x[400:]) - z[400:]
+    assert np.sqrt((new**2).mean()) < 0.25 * np.sqrt((kept**2).mean())
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_rotation_and_never_a_reflection(d: int) -> None:
+    rng = np.random.default_rng(6)
+    Y = rng.standard_normal((50, d))
+    Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    Q[:, 0] *= np.linalg.det(Q)
+    np.testing.assert_allclose(rotation(Y, Y @ Q.T + np.where(np.arange(50) == 7, np.nan, 0)[:, None]), Q, atol=1e-12)
+    mirrored = rotation(Y, -Y if d % 2 else Y * np.r_[-1.0, np.ones(d - 1)])
+    assert np.isclose(np.linalg.det(mirrored), 1)
 
 
 class TestLabelled:

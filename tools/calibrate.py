@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import rich.console
 
-from rheobase.devices.recalibrate import LABEL, Recalibrate, Rows, write_labelled
+from rheobase.devices._labelled import Rows, write_labelled
+from rheobase.devices.recalibrate import LABEL, Recalibrate
 from rheobase.devices.record import Record
 from rheobase.devices.replay import Replay
 from rheobase.nodes._decoder import Decoder
@@ -224,7 +225,7 @@ class Calibration:
         own = [k for k in graph if isinstance(n := graph[k], Recalibrate) and n.node == self.decoder]
         if not own:
             own = [_free(graph, "recalibrate")]
-            sink = Recalibrate(node=self.decoder, every=EVERY, window=0.0)
+            sink = Recalibrate(node=self.decoder, every=EVERY, window=0.0, realign=0.0)
             graph.add(own[0], sink, [self.features, self.task], process=own[0])
         for word in own:
             self._set(graph, word, earlier=str(self.earlier), **({} if every is None else {"every": every}))
