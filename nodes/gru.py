@@ -123,19 +123,19 @@ class GRU(Decoder):
             weights = [*net.parameters(), *last.parameters()]
             optimiser = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=self.decay)
             xt, zt = torch.tensor(x, dtype=torch.float32), torch.tensor(np.where(rows[:, None], z, 0)).float()
-            ends = [*np.flatnonzero(np.diff(segment)) + 1, len(x)]
-            begins = [0, *ends[:-1]]
+            begins = [0, *np.flatnonzero(np.diff(segment)) + 1]
+            ends = [*begins[1:], len(x)]
+            end = np.repeat(ends, np.diff([0, *ends]))  # of the segment of each sample
             stride = max(1, self.span // 4)
             best, least = epochs, math.inf
             for epoch in range(1, epochs + 1):
                 first = int(torch.randint(stride, (1,), generator=g)) - stride + 1
-                at = np.concatenate(
-                    [np.arange(a + first, b, stride).clip(a) for a, b in zip(begins, ends, strict=True)]
-                )
-                until = np.repeat(ends, [len(range(a + first, b, stride)) for a, b in zip(begins, ends, strict=True)])
-                for batch in torch.randperm(len(at), generator=g).split(BATCH):
-                    t = at[batch] + np.arange(self.span)[:, None]
-                    counts = (t < until[batch]) & rows[np.minimum(t, len(x) - 1)]
+                spread = [np.arange(i + first, e, stride).clip(i) for i, e in zip(begins, ends, strict=True)]
+                starts = np.concatenate(spread)
+                for batch in torch.randperm(len(starts), generator=g).split(BATCH):
+                    at = starts[batch]
+                    t = at + np.arange(self.span)[:, None]
+                    counts = (t < end[at]) & rows[np.minimum(t, len(x) - 1)]
                     if not counts.any():
                         continue
                     t = np.minimum(t, len(x) - 1)
@@ -151,7 +151,7 @@ class GRU(Decoder):
                     optimiser.step()
                 if out is not None:
                     with torch.no_grad():
-                        y = [last(net(xt[a:b])[0]).numpy() for a, b in zip(begins, ends, strict=True)]
+                        y = [last(net(xt[i:e])[0]).numpy() for i, e in zip(begins, ends, strict=True)]
                     error = float(np.mean((np.concatenate(y)[out] - z[out]) ** 2))
                     if error < least:
                         best, least = epoch, error
