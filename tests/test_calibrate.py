@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rheobase.devices.recalibrate import Recalibrate
-from rheobase.stream.block import StreamError
+from rheobase.devices._labelled import read_labelled
+from rheobase.devices.recalibrate import LABEL, Recalibrate
+from rheobase.nodes.zscore import write_moments
+from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.files import load_model
 from rheobase.stream.graph import parse
-from rheobase.tools.calibrate import Calibration, schedule
+from rheobase.tools.calibrate import Calibration, Session, schedule
+from rheobase.tools.fit import Gathered
 
 GRAPH = """
 name: cal
@@ -80,6 +83,33 @@ def test_a_recalibrate_node_of_the_graph_is_taken_as_it_is() -> None:
     sinks = [this.assisted([(60, 0.8)], every)["recal"] for every in (None, 2.0)]
     assert [(s.every, s.window) for s in sinks] == [(3, 90), (2, 90)]  # type: ignore[attr-defined]
     assert "recalibrate" not in this.assisted([(60, 0.8)], None)
+
+
+def test_what_is_written_is_of_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model, the moments that go with it, and the labelled data that the graph's own refits go on from."""
+    monkeypatch.chdir(tmp_path)
+    own = "  recal: {type: recalibrate, in: [z, task], node: cursor, earlier: models/seen.npz, process: recal}\n"
+    this = made(GRAPH.replace("f: ridge, ", "").replace("type: dkf", "type: ridge") + own)
+    x, rng = Spec(rate=50, channels=("a", "b", "c"), unit=""), np.random.default_rng(0)
+    write_moments(this.models["z"], x, rng.standard_normal((9, 3)))
+    sessions = []
+    for k in range(2):
+        t, X = 9.0 * k + np.arange(40) / 50, rng.standard_normal((40, 3))
+        task = Gathered(x, X, t, np.zeros(40, np.int64))
+        sessions.append(Session(x, (t, X, X[:, :2] - X[:, 2:], np.zeros(40, np.int64)), task))
+    written = this.write(*sessions)
+    assert written == [Path("models/cursor.npz"), Path("models/z.npz"), Path("models/seen.npz")]
+    arrays, header = load_model(written[0])
+    np.testing.assert_allclose(arrays["W"], [[1, 0], [0, 1], [-1, -1]], atol=1e-4)
+    assert (header["rows"], header["out"]["channels"], header["out"]["unit"]) == (
+        80,
+        ["intended_x", "intended_y"],
+        "m/s",
+    )
+    assert load_model(written[1])[0].keys() == {"mean", "sd"}
+    times, _, _, stretch = read_labelled(written[2], x, LABEL)
+    np.testing.assert_array_equal(times, np.concatenate([s.rows[0] for s in sessions]))
+    assert len(np.unique(stretch)) == 2
 
 
 def test_what_is_learnt_from_is_recorded() -> None:

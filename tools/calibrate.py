@@ -232,7 +232,8 @@ class Calibration:
         return graph
 
     def write(self, *sessions: Session) -> list[Path]:
-        """The model of all sessions, and what it goes with, where the graph looks for them."""
+        """The model of all sessions, and what goes with it (moments of z-scores, labelled data that refits go on from),
+        each where the graph looks for it."""
         node = self.graph[self.decoder]
         assert isinstance(node, Decoder)
         fresh = dataclasses.replace(node, model="")
@@ -249,6 +250,11 @@ class Calibration:
             written.append(Path(z.model))
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             written[-1].write_bytes(self.models[word].read_bytes())
+        sinks = [n for k in self.graph if isinstance(n := self.graph[k], Recalibrate) and n.node == self.decoder]
+        for sink in sinks:
+            if sink.earlier:
+                rows = np.concatenate([s.rows[0] for s in sessions]), X, Z, segment
+                written.append(write_labelled(Path(sink.earlier), sessions[0].features, LABEL, rows))
         if not node.model:
             self.notes.append(f"to run it, write into node {self.decoder!r}: model: {path}")
         return written
