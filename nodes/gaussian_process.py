@@ -60,12 +60,12 @@ class GaussianProcess(Decoder):
         multi:                k(x, x') = sigma_f^2 / n sum_j exp(-(x_j - x'_j)^2 / 2 ell^2)
 
     One ell for all channels: give it channels of like scale (`zscore`). Where one channel of n goes astray, `multi`
-    loses at most 1/n of k, and the other may lose all: the MK-DKF of Brandman, Burkhart, Kelemen, Franco, Harrison
-    and Hochberg. What is not given of sigma_f, ell and sigma_n is learnt for each output: the greatest marginal
-    likelihood (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sec. 5.4) on at most 1000 of
-    the points; alpha is of all points. But the ell of `multi` is one standard deviation of the channels: the
-    likelihood likes it long, and then f is nearly linear, and an offset of 5 turns it as far as any other. A sample
-    with a value that is not finite gives NaN.
+    loses at most 1/n of k, and the other may lose all: the MK-DKF of Brandman, Burkhart, Kelemen, Franco, Harrison,
+    Hochberg, Neural Comput 30:2986, 2018. What is not given of sigma_f, ell and sigma_n is learnt for each output: the
+    greatest marginal likelihood (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sec. 5.4) on
+    at most 1000 of the points; alpha is of all points. But the ell of `multi` is one standard deviation of the
+    channels: the likelihood likes it long, and then f is nearly linear, and an offset of 5 turns it as far as any
+    other. A sample with a value that is not finite gives NaN.
     """
 
     kernel: Literal["squared_exponential", "multi"] = "squared_exponential"
