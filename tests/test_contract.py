@@ -27,8 +27,10 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
+    "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
     "notch": [({"harmonics": 2}, (X,))],
     "pick": [({"channels": ("c", "a")}, (X,))],
+    "session_alignment": [({}, (X,))],
     "task": [({"hold": 0.005}, (X,)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
     "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
     "zscore": [({"window": 0.05}, (X,)), ({"freeze": 0.1, "clip": 2}, (X,)), ({"block": 0.05}, (X,))],
@@ -51,7 +53,10 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
     "kalman": [{}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
+    "place_bayes": [{"lags": 2}, {"walk": 0.3, "directional": True, "give": "mean", "points": 200}],
+    "refit": [{"memory": 20}],
     "ridge": [{}, {"lags": 3}],
+    "unscented_kalman": [{}, {"h": "ridge", "R": "diagonal"}],
 }
 """Every decoder: parameters."""
 
@@ -66,6 +71,8 @@ def learnt(name: str, which: int) -> Any:
     for t in range(1, len(Z)):
         Z[t] = 0.9 * Z[t - 1] + 0.3 * rng.standard_normal(2)
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
+    if name == "place_bayes":
+        seen = np.round(3 * np.abs(seen))  # counts
     return load(name).make(**LEARNT[name][which]).fit(seen, Z)
 
 
