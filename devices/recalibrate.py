@@ -72,7 +72,7 @@ class Recalibrate(Sink):
     label: tuple[str, ...] = LABEL
     """Channels of the second input that the decoder should give."""
     earlier: str = ""
-    """Labelled data of before (.npz, `_labelled.py`), as if it had come just before the start."""
+    """File of labelled data to go on from, as if it had come just before the start: `rheo calibrate` writes it here."""
     keep: bool = True
     """Keep the hyper-parameters (penalty, bandwidth, epochs) of the model that the run began with: faster."""
 
