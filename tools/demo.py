@@ -1,8 +1,9 @@
 """`make demo`: a cursor moved by thought, from nothing to a replay, without hardware, download or screen.
 
-1. A simulated person watches a cursor move by itself for 24 s; their spikes and its velocity are recorded.
-2. A discriminative Kalman filter is fitted to that recording.
-3. The person moves the cursor by it for a minute: neurons -> LSL -> decoder -> cursor -> LSL -> eye -> neurons.
+1. A simulated person watches a cursor move by itself for 24 s; a discriminative Kalman filter is fitted to that.
+2. They move it by that filter for 36 s, with help, while it is refitted and swapped between two samples (`rheo
+   calibrate` does both).
+3. They move it for a minute: neurons -> LSL -> decoder -> cursor -> LSL -> eye -> neurons.
 4. The run is replayed, and every decoded sample compared with the live one, byte for byte.
 
 A window shows it where there is a screen; a picture of it is written in any case.
@@ -27,10 +28,13 @@ from rheobase.stream.cli import LOST, find_graph
 from rheobase.stream.clock import now
 from rheobase.stream.graph import Graph
 from rheobase.stream.run import new_folder, run
-from rheobase.tools.fit import fit
+from rheobase.tools.calibrate import calibrate
+from rheobase.tools.page import closed_loop_page
 from rheobase.tools.replay import replay_run
 from rheobase.tools.trials import recorded, summary, table
 
+HELP = 0.5
+"""Share of the velocity across the way to the target that is taken away while there is help."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -38,12 +42,14 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="demo", description="A cursor moved by thought, and its replay.")
-    parser.add_argument("--watch", type=float, default=24.0, metavar="S", help="calibration, s (24)")
+    parser.add_argument("--watch", type=float, default=24.0, metavar="S", help="watching, s (24)")
+    parser.add_argument("--assist", type=float, default=36.0, metavar="S", help="driving with help, s (36)")
     parser.add_argument("--for", dest="seconds", type=float, default=60.0, metavar="S", help="closed loop, s (60)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where it all goes (default: runs/demo-DATE)")
     given = parser.parse_args(argv)
     try:
-        return demo(given.folder or new_folder("demo"), given.watch, given.seconds, rich.console.Console())
+        folder, out = given.folder or new_folder("demo"), rich.console.Console()
+        return demo(folder, given.watch, given.assist, given.seconds, out)
     except StreamError as e:
         print(f"demo: {e}", file=sys.stderr)
         return 1
@@ -51,25 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def demo(folder: Path, watch: float, seconds: float, out: rich.console.Console) -> int:
-    """All four steps, into `folder`. Returns the exit code: 0 where nothing was lost and the replay is the same."""
+def demo(folder: Path, watch: float, assist: float, seconds: float, out: rich.console.Console) -> int:
+    """All of it, into `folder`. Returns the exit code: 0 where nothing was lost and the replay is the same."""
     folder.mkdir(parents=True, exist_ok=True)
     keep_lsl_private(folder)
 
-    out.rule(f"1  calibrate: {watch:g} s of watching", align="left")
-    calibration = folder / "calibration"
-    if run(find_graph("calibrate"), calibration, watch, status=True).lasted < watch - 1:
+    model = folder / "models" / "cursor.npz"
+    calibrated = calibrate(_cursor(model, seed=1), folder / "calibration", out, watch=watch, assist=((assist, HELP),))
+    if calibrated == INTERRUPTED:
         return INTERRUPTED
 
-    out.rule("2  fit: the last fifth is held out", align="left")
-    model = folder / "models" / "cursor.npz"
-    learner = find_graph("calibrate")  # which has all that the decoder learns from, and none yet
-    learner.add("cursor", _cursor(model)["cursor"], "rates")
-    fit(learner, "cursor", str(calibration)).show(out)
-
-    out.rule(f"3  control: {seconds:g} s of closed loop", align="left")
+    out.rule(f"5  control: {seconds:g} s of closed loop", align="left")
     live = folder / "cursor"
-    graph = _cursor(model)
+    graph = _cursor(model, seed=2)
     begin = now()
     report = run(graph, live, seconds, status=True)
     report.show(out)
@@ -77,10 +77,10 @@ def demo(folder: Path, watch: float, seconds: float, out: rich.console.Console) 
     if report.lasted < seconds - 1:
         return INTERRUPTED
 
-    out.rule("4  replay", align="left")
+    out.rule("6  replay", align="left")
     same = replay_run(live, 0.0, out)
-    out.print(f"window: {live / 'window.png'}", highlight=False, soft_wrap=True)
-    return same or (0 if report.ok else LOST)
+    out.print(f"window: {live / 'window.png'}\npage: {closed_loop_page(live)}", highlight=False, soft_wrap=True)
+    return same or calibrated or (0 if report.ok else LOST)
 
 
 def keep_lsl_private(folder: Path) -> None:
@@ -118,9 +118,11 @@ def score(live: Path, begin: float) -> rich.table.Table:
     return found
 
 
-def _cursor(model: Path) -> Graph:
+def _cursor(model: Path, seed: int) -> Graph:
+    """The graph of the loop, the same person with other spikes for each seed."""
     graph = find_graph("cursor")
     graph.set(f"cursor.model={json.dumps(str(model))}")
+    graph.set(f"user.seed={seed}")
     return graph
 
 
