@@ -136,7 +136,11 @@ def _calibrate(given: argparse.Namespace) -> int:
     assist = schedule(given.assist) if given.assist else ASSIST
     graph = _graph(given)
     folder = Path(given.folder) if given.folder else new_folder(f"{graph.name}-calibration")
-    return calibrate(graph, folder, OUT, given.node, given.open or OPEN, assist, given.every)
+    try:
+        return calibrate(graph, folder, OUT, given.node, given.open or OPEN, assist, given.every)
+    except KeyboardInterrupt:  # between the runs, which end in good order by themselves
+        OUT.print(f"interrupted: what was recorded is in {folder}", highlight=False, soft_wrap=True)
+        return 130
 
 
 def _eval(given: argparse.Namespace) -> int:
