@@ -120,6 +120,8 @@ class DKF(Decoder):
             raise StreamError("steady: there is a limit only for a constant Q and linear dynamics")
         if self.S == "lyapunov" and self.dynamics != "linear":
             raise StreamError("S: only linear dynamics say what is stationary: use cov")
+        if self.Q == "f":
+            self._noise_of_f()
 
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
@@ -207,15 +209,11 @@ class DKF(Decoder):
         f = self.regressor().fit(X, data.Z, rows=data.rows & before, segment=data.segment, like=first.arrays)
         F, d = f.predict(X, data.segment)[begin:] - z_mean, len(z_mean)
         Q = np.broadcast_to(arrays["Q"], (len(F), d, d))
-        if self.Q == "f":
-            Q = self._own_noise(f.arrays, Spec(rate=0, channels=numbered("x", X.shape[1])), d).predict(X, data.segment)
-            Q = Q[begin:].reshape(-1, d, d) + jitter(arrays["S"]) * np.eye(d)
-        elif self.Q == "nadaraya_watson":
-            held = self._noise(data, r, out & before, part("Q.", arrays))
-            q = NadarayaWatson(points=self.points).hold(
-                part("Q.", held), {"n": X.shape[1]}, {"channels": numbered("q", d * d), "unit": ""}
-            )
-            Q = q.predict(X[begin:], late).reshape(-1, d, d) + jitter(arrays["S"]) * np.eye(d)
+        if self.Q != "constant":
+            own = {f"f.{k}": v for k, v in f.arrays.items()}
+            held = own if self.Q == "f" else self._noise(data, r, out & before, part("Q.", arrays))
+            q = self._covariance(held, Spec(rate=0, channels=numbered("x", X.shape[1])), d)
+            Q = q.predict(X, data.segment)[begin:].reshape(-1, d, d) + jitter(arrays["S"]) * np.eye(d)
         given = Recursion(A=arrays["A"], Gamma=arrays["Gamma"], S=arrays["S"], nonpd=self.nonpd)
         if self.dynamics != "linear":
             g = self._started("dynamics", part("g.", arrays), Spec(rate=0, channels=numbered("z", d)), d)
@@ -228,18 +226,24 @@ class DKF(Decoder):
         made.hold(arrays, spec_header(x), {"channels": numbered(key, d), "unit": ""}).start(x)
         return made
 
-    def _own_noise(self, arrays: dict[str, Array], x: Spec, d: int) -> Decoder:
-        """The decoder of the covariance that f says it has."""
+    def _covariance(self, arrays: dict[str, Array], x: Spec, d: int) -> Decoder:
+        """The decoder of Q(x) (d d,): the regression of r r', or what f says of itself."""
+        q: Decoder = NadarayaWatson(points=self.points) if self.Q == "nadaraya_watson" else self._noise_of_f()
+        prefix = "Q." if self.Q == "nadaraya_watson" else "f."
+        return q.hold(part(prefix, arrays), spec_header(x), {"channels": numbered("q", d * d), "unit": ""})
+
+    def _noise_of_f(self) -> Decoder:
         f = self.regressor()
         if not hasattr(f, "noise"):
             raise StreamError(f"Q: {self.settings()['f']!r} does not say how sure it is; place_bayes does")
-        q: Decoder = f.noise()
-        return q.hold(arrays, spec_header(x), {"channels": numbered("q", d * d), "unit": ""})
+        made: Decoder = f.noise()
+        return made
 
     def ready(
         self, x: Spec, A: Array, Gamma: Array, S: Array, Q: Array, z_mean: Array, scale: Array, spread: Array,
         **given: Array,
     ) -> None:  # fmt: skip
+        self._agrees()
         d = len(z_mean)
         f = self._started("f", part("f.", given), x, d)
         B, P, Q_inv, violated = precision(scale * Q, S, self.nonpd)
@@ -247,11 +251,7 @@ class DKF(Decoder):
         own: dict[str, Any] = {}
         weigh, move = constant, linear
         if self.Q != "constant":
-            if self.Q == "f":
-                q = self._own_noise(part("f.", given), x, d)
-            else:
-                q = NadarayaWatson(points=self.points)
-                q.hold(part("Q.", given), spec_header(x), {"channels": numbered("q", d * d), "unit": ""})
+            q = self._covariance(given, x, d)
             q.start(x)
             more["noise"] = noise_params(S, float(scale), self.nonpd, q.params, jitter(S))
             own |= {"weights": weights(d), "q": q.state}

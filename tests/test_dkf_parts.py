@@ -357,6 +357,7 @@ def test_while_bins_are_missing_the_covariance_grows_by_gamma() -> None:
         ({"dynamics": "ridge", "S": "lyapunov"}, "S: only linear dynamics say what is stationary: use cov"),
         ({"scale": -1.0}, "scale: "),
         ({"Q": "nadaraya_wilson"}, "Q: "),
+        ({"Q": "f"}, "Q: 'ridge' does not say how sure it is"),
     ],
 )
 def test_says_what_is_wrong(values: dict[str, Any], message: str) -> None:
