@@ -185,6 +185,7 @@ class World:
         self.spikes, self.drawn = spikes, drawn
         self.wanted = (0.0, 0.0)
         self.steps = self.made = 0
+        self.offset = False
         self.wandered = 0.0
         n = user.neurons
         self.added, self.owed = np.zeros(n), np.zeros(n)
@@ -209,7 +210,7 @@ class World:
         self.square += rates * rates
         self.steps += 1
         counts = self.spikes.poisson(rates / self.rate, (self.samples, len(rates))).astype(np.float64)
-        if self.added.any():
+        if self.offset:
             counts = np.maximum(counts + self._extra(), 0.0)
         return counts
 
@@ -226,6 +227,7 @@ class World:
             self.neurons.gain[at[self._draw(len(at), c.value)]] = 0.0
         else:
             self.added[at] += c.value * self.deviation()[at] / BIN
+            self.offset = True
 
     def deviation(self) -> Vector:
         """Standard deviation of each neuron's count in a bin of BIN s, over all time so far."""
