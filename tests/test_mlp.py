@@ -1,6 +1,7 @@
 """Multilayer perceptron."""
 
 import sys
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from rheobase.nodes.mlp import MLP
 from rheobase.nodes.ridge import Ridge
-from rheobase.stream.block import StreamError
+from rheobase.stream.block import Spec, StreamError
+from rheobase.stream.fuse import apply
 
 F = NDArray[np.float64]
 
@@ -47,6 +49,14 @@ def test_forward_pass_equals_the_equation(m: int, layers: int, activation: Liter
         Y += u @ a["W3"][j] / m
     Y[20] = np.nan
     np.testing.assert_allclose(net.predict(X), Y, rtol=0, atol=1e-12)
+
+
+def test_one_layer_from_a_file(tmp_path: Path) -> None:
+    net = MLP(lags=2, hidden=5, layers=1).hold(drawn(1, 1), {"n": 4}, {"channels": ["vx", "vy"], "unit": ""})
+    read = MLP(lags=2, hidden=5, layers=1, model=str(net.save(tmp_path / "m.npz")))
+    read.check()
+    X = np.random.default_rng(3).standard_normal((40, 4))
+    assert np.array_equal(apply(read, X, Spec(rate=0, channels=("a", "b", "c", "d"))).data, net.predict(X))
 
 
 def test_running_equals_torch() -> None:
