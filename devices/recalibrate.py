@@ -37,8 +37,8 @@ class Recalibrate(Sink):
         recal: {type: recalibrate, in: [rates, task], node: cursor, process: recal}
 
     Inputs: the features that the decoder gets, and a stream with a row for each of them, at its very time, in which
-    is the label (`intended_x`, `intended_y` of a task). A row where nothing is wanted (label 0) is learnt from as
-    well: without it a decoder has never seen rest, and does not come to it.
+    is the label (`intended_x`, `intended_y` of a task). Rows where nothing is wanted (label 0) are learnt from like any
+    other, so that rest is learnt, too.
 
     Where all tuning turns at once (the arrays have shifted, the person thinks of it otherwise), what was learnt before
     need not be forgotten: of z wanted, x is what it was of R^-1 z, so a row (x, z) of before is now one of (x, R z).
