@@ -181,6 +181,7 @@ def exact(T: int, rng: np.random.Generator) -> tuple[Recursion, F, F, F]:
     return k, X / (1 + v), np.broadcast_to(v / (1 + v) * np.eye(2), (T, 2, 2)), Z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.2, 1.0, 2.5])
 def test_the_scale_mends_a_wrong_q(wrong: float) -> None:
     k, f, Q, Z = exact(40000, np.random.default_rng(1))
@@ -189,6 +190,7 @@ def test_the_scale_mends_a_wrong_q(wrong: float) -> None:
     assert spread == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_score_of_the_mean_and_of_the_width() -> None:
     """Truth that may not be used (NaN) is not scored; a truth twice as wide needs four times the spread."""
     k, f, Q, Z = exact(3000, np.random.default_rng(2))
@@ -202,6 +204,7 @@ def test_a_score_of_the_mean_and_of_the_width() -> None:
     assert calibrate(other, 2 * f, Q, 2 * Z, twice)[1] == pytest.approx(4 * spread, rel=0.3)
 
 
+@pytest.mark.slow
 def test_an_f_that_looks_back_is_not_counted_twice() -> None:
     """With lags, the learnt scale is less than 1, the error smaller, and the covariance as wide as the error."""
     rng = np.random.default_rng(4)
@@ -221,6 +224,7 @@ def test_an_f_that_looks_back_is_not_counted_twice() -> None:
     assert (again["scale"], again["spread"]) == (d.arrays["scale"], d.arrays["spread"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{"Q": "nadaraya_watson"}, {"dynamics": "ridge"}])
 def test_a_scale_for_every_form(values: dict[str, Any]) -> None:
     X, Z = world()
@@ -302,6 +306,7 @@ def ring(T: int) -> tuple[F, F]:
     return Z @ rng.standard_normal((2, 6)) + 3 * rng.standard_normal((T, 6)), Z
 
 
+@pytest.mark.slow
 def test_dynamics_that_are_not_linear() -> None:
     X, Z = ring(1600)
     errors = []
