@@ -29,7 +29,7 @@ from rheobase.stream.node import kernel, nearest
 Matrices = Literal["legs", "legt", "fout"]
 Start = Literal["lin", "inv", "legs", "real", "ptd"]
 Rule = Literal["zoh", "bilinear"]
-Complex = NDArray[np.complex128]
+Complex = NDArray[np.complexfloating[Any, Any]]
 
 STABLE = -0.3
 """Largest real part that a perturbed matrix may have; without a perturbation it is near -1/2."""
@@ -193,10 +193,11 @@ class Diagonal(NamedTuple):
     D: Array
 
 
-def diagonal(dA: Array, CB: Array, D: Array, weight: ArrayLike = 2.0) -> Diagonal:
+def diagonal(dA: Complex, CB: Complex, D: Array, weight: ArrayLike = 2.0) -> Diagonal:
     """From dA, CB = C dB (H, M), D (H,) and weight (M,)."""
-    parts = (dA.real, dA.imag, (weight * CB).real, (weight * CB).imag)
-    return Diagonal(*(np.ascontiguousarray(p.T) for p in parts), D)  # type: ignore[arg-type]
+    c = np.asarray(weight) * CB
+    a_re, a_im, c_re, c_im = (np.ascontiguousarray(part.T) for part in (dA.real, dA.imag, c.real, c.imag))
+    return Diagonal(a_re, a_im, c_re, c_im, D)
 
 
 @kernel

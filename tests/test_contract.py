@@ -24,6 +24,10 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bandpass": [({"low": 20, "high": 200}, (X,))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
+    "hippo_memory": [
+        ({"memory": 0.02, "features": 6}, (X,)),
+        ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
+    ],
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
