@@ -38,7 +38,7 @@ class PlaceBayesParams(NamedTuple):
 
 class PlaceBayesState(NamedTuple):
     """ring (lags, n) of samples, `whole` (lags,) of them, at (1,) the next row; p (points,) the posterior, begun (1,);
-    log_p (points,), count (n,), mean (d,): room.
+    log_p (points,), fired (n,), mean (d,): room.
     """
 
     ring: NDArray[np.float64]
@@ -47,7 +47,7 @@ class PlaceBayesState(NamedTuple):
     p: NDArray[np.float64]
     begun: NDArray[np.int64]
     log_p: NDArray[np.float64]
-    count: NDArray[np.float64]
+    fired: NDArray[np.float64]
     mean: NDArray[np.float64]
 
 
@@ -97,7 +97,7 @@ class PlaceBayes(Decoder):
         return dataclasses.replace(self, give="covariance")
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
-        there = np.isfinite(data.X).all(axis=1)
+        there = np.asarray(np.isfinite(data.X).all(axis=1))
         if (data.X[there] < 0).any():
             raise StreamError("takes counts, and its input goes below 0")
         # the sum and the number of the whole samples of each window
@@ -201,11 +201,11 @@ def _window(s, x):
         s.ring[at, j] = x[j] if whole else 0.0
     there = 0
     for j in range(n):
-        s.count[j] = 0.0
+        s.fired[j] = 0.0
     for k in range(lags):
         there += s.whole[k]
         for j in range(n):
-            s.count[j] += s.ring[k, j]
+            s.fired[j] += s.ring[k, j]
     return there if whole else 0
 
 
@@ -231,8 +231,8 @@ def _posterior(params, s, there):
         share = there / s.ring.shape[0]
         for i in range(m):
             log_p[i] -= share * params.rate[i]
-        for j in range(s.count.shape[0]):
-            k = s.count[j]
+        for j in range(s.fired.shape[0]):
+            k = s.fired[j]
             if k != 0.0:
                 row = params.log_rate[j]
                 for i in range(m):

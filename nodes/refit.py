@@ -82,8 +82,8 @@ class ReFIT(Decoder):
     ) -> None:
         K = scipy.linalg.pinvh(Lambda) @ H_v  # silent channels tell nothing, as in kalman.py
         P = H_v.T @ K
-        whole = (np.ascontiguousarray(a) for a in (K, (P + P.T) / 2, H_p))
-        self.params = ReFITParams(A, Gamma, *whole, c, 1 - 1 / self.memory)
+        K, H_p = np.ascontiguousarray(K), np.ascontiguousarray(H_p)
+        self.params = ReFITParams(A, Gamma, K, (P + P.T) / 2, H_p, c, 1 - 1 / self.memory)
         self.state = ReFITState(belief(S), np.zeros(len(A)))
 
     @staticmethod

@@ -87,10 +87,11 @@ class SessionAlignment(Kernel):
 
     def fit(self, X: ArrayLike, spec: Spec | None = None) -> Self:
         """Take features X (T, c) as the earlier session; rows with a value that is not finite are left out."""
-        X = np.asarray(X, np.float64)
-        X = X[np.isfinite(X).all(axis=1)]
-        self.moments = X.mean(axis=0), np.cov(X.T, bias=True).reshape(X.shape[1], -1), len(X)
-        self.of = spec or Spec(rate=0, channels=numbered("x", X.shape[1]))
+        rows: Array = np.asarray(X, np.float64)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        c = rows.shape[1]
+        self.moments = rows.mean(axis=0), np.cov(rows.T, bias=True).reshape(c, c), len(rows)
+        self.of = spec or Spec(rate=0, channels=numbered("x", c))
         return self
 
     def save(self, path: str | Path) -> Path:
@@ -135,10 +136,8 @@ class SessionAlignment(Kernel):
             raise StreamError("model: no channel varied in that session")
         L = np.linalg.cholesky((1 - self.shrink) * C + (self.shrink + FAINT) * white * np.eye(c))
         self.params = AlignmentParams(mu, L, samples, known, bool(self.write), float(self.shrink))
-        room = np.zeros((5, c, c))
-        self.state = AlignmentState(
-            np.zeros(1, np.int64), np.zeros(c), room[0], np.zeros(1, np.int64), np.zeros(c), *room[1:], np.zeros(c)
-        )
+        v, w, one = (lambda: np.zeros(c)), (lambda: np.zeros((c, c))), (lambda: np.zeros(1, np.int64))
+        self.state = AlignmentState(one(), v(), w(), one(), v(), w(), w(), w(), w(), v())
         self.seen = x
         return x.replace(dtype="float64")
 

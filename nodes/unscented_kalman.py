@@ -155,8 +155,8 @@ class UnscentedKalman(Decoder):
             precision = scipy.linalg.pinvh(R)  # silent channels tell nothing, as in kalman.py
         root, bend = self.alpha * math.sqrt(d + self.kappa), math.sqrt(self.beta - self.alpha**2)
         self.params = UKFParams(A, Gamma, np.ascontiguousarray(precision), z_mean, root, bend, h.params)
-        point, g, (x0, up, down, e) = np.zeros(d), np.zeros(r), np.zeros((4, n))
-        self.state = UKFState(belief(S), point, x0, up, down, e, *np.zeros((2, r, n)), *np.zeros((2, r, r)), g, h.state)
+        (x0, up, down, e), (D, RD), (G, C) = np.zeros((4, n)), np.zeros((2, r, n)), np.zeros((2, r, r))
+        self.state = UKFState(belief(S), np.zeros(d), x0, up, down, e, D, RD, G, C, np.zeros(r), h.state)
         self.step = filtered(h.step, self.R == "full")  # type: ignore[method-assign, misc]
 
 
