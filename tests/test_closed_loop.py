@@ -168,7 +168,9 @@ def test_the_study_writes_its_table(
     assert written == {"seeds": [0, 1], "decoders": {"kalman": people, "mk-dkf": people}}
     assert "mk-dkf" in (tmp_path / "closed_loop.html").read_text()
     said = capsys.readouterr().out
-    assert all(line in said for line in markdown({"kalman": people}))
+    lines = markdown({"kalman": people})
+    assert all(line in said for line in lines)
+    assert len({line.count("|") for line in lines}) == 1  # a head for each column
     assert closed_loop.main([*argv[:3], "kalmann", "--folder", str(tmp_path)]) == 1
     assert "no decoder 'kalmann'; did you mean 'kalman'?" in capsys.readouterr().err
 

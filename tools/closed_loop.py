@@ -346,8 +346,7 @@ def rows(found: dict[str, list[dict[str, float]]]) -> list[list[str]]:
         rate = {m: _number(mean(x[m]), ".2f") for m in CONDITIONS}
         share = {m: _number(kept(x[m], x["plain"]), ".0%") for m in ("offset", "offset_best")}
         row = [name, rate["plain"], rate["offset"], share["offset"], rate["offset_best"], share["offset_best"]]
-        row += [rate["before"], rate["rotated"], rate["recalibrated"]]
-        row += [_number(kept(x["recalibrated"], x["plain"]), ".0%")]
+        row += [rate["rotated"], rate["recalibrated"], _number(kept(x["recalibrated"], x["plain"]), ".0%")]
         made.append([*row, *(f"{x[a].mean():.0f} ± {x[a].std():.0f}" for a in TURNS)])
     return made
 
