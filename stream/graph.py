@@ -106,7 +106,9 @@ class Graph:
         before it gives its own.
         """
         above: dict[str, set[str]] = {label: set() for label in self.processes()}
+        config = self.to_dict()
         for place in self.places.values():
+            place.node.config, place.node.inputs = config, tuple(e.source for e in place.edges)
             with blame(place.node):
                 place.node.check()
             above[place.process] |= {self.places[e.source].process for e in place.edges} - {place.process}
