@@ -98,7 +98,7 @@ def test_odd_words(here: Path, words: list[str], says: str) -> None:
         ("{truth: z, train: [9, 0], test: [20, 40]}", "train: [9, 0] s holds no sample"),
         ("{truth: z, train: [0, 20], test: [19, 40]}", "train and test overlap: 10 samples"),
         ("{truth: z, train: [0]}", "eval: train: expected `array` of length 2, got 1"),
-        ("{truth: z, metrics: [nrsme]}", "metrics[0]: unknown metric 'nrsme'; did you mean 'nrmse'?"),
+        ("{truth: z, metrics: [nrsme]}", "metrics: unknown metric 'nrsme'; did you mean 'nrmse'?"),
     ],
 )
 def test_odd_eval_tables(here: Path, table: str, says: str) -> None:
