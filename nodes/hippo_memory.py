@@ -12,7 +12,7 @@ from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.fuse import apply
 from rheobase.stream.node import Count, Kernel, Positive, kernel
 
-SPANS = {"ptd": 2.0, "legs": 4.0, "lin": 2.0, "inv": 4.0, "legt": 2.0, "fout": 2.0, "dense_legs": 2.0}
+SPANS = {"ptd": 2.0, "legs": 4.0, "lin": 2.0, "inv": 5.0, "legt": 2.0, "fout": 2.0, "dense_legs": 2.0}
 """Units of its own time that `memory` is to each basis: exact for the windows (legt, fout), for the others what
 recalled best in `python -m rheobase.tools.memory`."""
 
@@ -50,8 +50,8 @@ class Past(NamedTuple):
 class HippoMemory(Kernel):
     """x' = A x + B u of every channel u, which is held for a sample; y = x, scaled, named "ch.m0", "ch.m1", ...
 
-    A feature is a weighted past, y_n(t) = integral of k_n(s) u(t - s) ds, s in units of memory / spans (spans is 4 for
-    legs and inv, else 2), with integral of k_n^2 ds = 1 (less for the last of legt, whose window is not sharp). So
+    A feature is a weighted past, y_n(t) = integral of k_n(s) u(t - s) ds, s in units of memory / spans (spans: 4 of
+    legs, 5 of inv, else 2), with integral of k_n^2 ds = 1 (less for the last of legt, whose window is not sharp). So
     features are the same at every rate, and of the size of a slow u. They are not divided by a running standard
     deviation: that would be another one in each run, and a decoder is learnt on one. In order:
 
