@@ -141,7 +141,7 @@ def test_the_example_of_the_readme_is_a_graph() -> None:
     text = (ROOT / "README.md").read_text()
     [example] = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
     graph = parse(example, "README.md")
-    assert list(graph) == ["array", "rates", "z", "cursor", "out", "view", "rec"]
+    assert list(graph) == ["array", "rates", "cursor", "task", "out", "view", "rec", "recal"]
 
 
 def test_every_path_in_the_documents_is_there() -> None:
