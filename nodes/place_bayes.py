@@ -37,14 +37,15 @@ class PlaceBayesParams(NamedTuple):
 
 
 class PlaceBayesState(NamedTuple):
-    """ring (lags, n) of samples, `whole` (lags,) of them, at (1,) the next row; p (points,) the posterior, begun (1,);
-    log_p (points,), fired (n,), mean (d,): room.
+    """ring (lags, n) of samples, `whole` (lags,) of them, at (1,) the next row; p (points,) the posterior over the
+    cells `of` (d, points), begun (1,); log_p (points,), fired (n,), mean (d,): room.
     """
 
     ring: NDArray[np.float64]
     whole: NDArray[np.int64]
     at: NDArray[np.int64]
     p: NDArray[np.float64]
+    of: NDArray[np.float64]
     begun: NDArray[np.int64]
     log_p: NDArray[np.float64]
     fired: NDArray[np.float64]
@@ -141,19 +142,22 @@ class PlaceBayes(Decoder):
             K = np.exp(-((place[:, None] - place) ** 2).sum(axis=2) / (2 * self.walk**2))
             K *= np.where(way[:, None] == way, 1 - turn, turn)
             move[:m, :m] = K / K.sum(axis=1, keepdims=True)
+        cells = padded(place.T, d, p)
         self.params = PlaceBayesParams(
-            padded(place.T, d, p), padded(np.log(rate).T, x.n, p), padded(rate.sum(axis=1), p),
+            cells, padded(np.log(rate).T, x.n, p), padded(rate.sum(axis=1), p),
             padded(np.log(occupied), p), move, np.array([m]), float(side) ** 2 / 12, bool(self.walk),
             ("mode", "mean", "covariance").index(self.give),
         )  # fmt: skip
         self.state = PlaceBayesState(
             np.zeros((self.lags, x.n)), np.zeros(self.lags, np.int64), np.zeros(1, np.int64), np.zeros(p),
-            np.zeros(1, np.int64), np.zeros(p), np.zeros(x.n), np.zeros(d),
+            cells.copy(), np.zeros(1, np.int64), np.zeros(p), np.zeros(x.n), np.zeros(d),
         )  # fmt: skip
 
     @staticmethod
     @kernel
     def step(params, state, t, x, y):
+        if params.walk:
+            _same_cells(params, state)
         there = _window(state, x)
         if there == 0 and not (params.walk and state.begun[0]):
             for c in range(y.shape[0]):
@@ -185,6 +189,17 @@ class PlaceBayes(Decoder):
                     v += p[i] * (place[a, i] - mean[a]) * (place[b, i] - mean[b])
                 y[a * d + b] = v
         return True
+
+
+@kernel
+def _same_cells(params, s):
+    """Begin anew where p is of other cells than those of the model, which was swapped in meanwhile."""
+    d, points = s.of.shape
+    for c in range(d):
+        for i in range(points):
+            if s.of[c, i] != params.place[c, i]:
+                s.begun[0] = 0
+                s.of[c, i] = params.place[c, i]
 
 
 @kernel

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.place_bayes import PlaceBayes
-from rheobase.stream.block import StreamError
+from rheobase.stream.block import Block, Spec, StreamError, numbered
+from rheobase.stream.fuse import Loop
 
 F = NDArray[np.float64]
 
@@ -128,6 +129,21 @@ def test_a_new_model_has_the_shapes_of_the_old() -> None:
         d.predict(X[:1])
         shapes.append([np.shape(v) for v in (*d.params, *d.state)])
     assert shapes[0] == shapes[1]
+
+
+def test_a_walk_begins_anew_in_the_cells_of_a_new_model() -> None:
+    """What was known is a posterior by number of cell, and a model of other data has other cells by these numbers."""
+    X, Z = track()
+    node: dict[str, Any] = {"points": 300, "walk": 20.0, "give": "mean"}
+    old, new = PlaceBayes(**node).fit(X, Z), PlaceBayes(**node).fit(X, Z, rows=Z[:, 0] > 100)
+    assert not np.array_equal(old.arrays["place"], new.arrays["place"])
+    afresh = new.predict(X[500:520])
+    loop, there = Loop([old], [-1], [0]), Spec(rate=0, channels=numbered("x", 12))
+    loop.start(there)
+    loop.process(Block(X[480:500], np.arange(20.0)))
+    new.start(there)
+    loop.swap(0, new.params, new.state)
+    np.testing.assert_array_equal(loop.process(Block(X[500:520], np.arange(20.0, 40.0), 20))[0][1].data, afresh)
 
 
 @pytest.mark.parametrize(
