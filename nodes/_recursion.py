@@ -184,7 +184,8 @@ def linear(params, state, t):
 def settling(full: Callable[..., bool]) -> Callable[..., bool]:
     """`full` until Sigma is within 1e-10 of its limit, from then on the gain at the limit, O(d^2).
 
-    After a missing bin Sigma is larger, and it is `full` again until it has settled anew.
+    After a missing bin Sigma is larger, and of a model that is swapped in it has another limit: then it is `full`
+    again until it has settled anew.
     """
 
     @kernel
@@ -192,7 +193,11 @@ def settling(full: Callable[..., bool]) -> Callable[..., bool]:
         s, f, G, H, limit = state.belief, state.y, params.gain.G, params.gain.H, params.gain.Sigma
         mu, Sigma, b = s.mu, s.Sigma, s.b
         d = mu.shape[0]
-        if state.settled[0] == 0 or not there:
+        settled = state.settled[0] != 0 and there
+        for i in range(d):
+            for j in range(d):
+                settled &= Sigma[i, j] == limit[i, j]
+        if not settled:
             violated = full(params, state, t, w, there)
             off, whole = 0.0, 0.0
             for i in range(d):
@@ -200,6 +205,10 @@ def settling(full: Callable[..., bool]) -> Callable[..., bool]:
                 for j in range(d):
                     off += abs(Sigma[i, j] - limit[i, j])
             state.settled[0] = there and off <= 1e-10 * whole
+            if state.settled[0] != 0:
+                for i in range(d):
+                    for j in range(d):
+                        Sigma[i, j] = limit[i, j]
             return violated
         for i in range(d):
             b[i] = 0.0
@@ -207,8 +216,6 @@ def settling(full: Callable[..., bool]) -> Callable[..., bool]:
                 b[i] += G[i, j] * f[j] + H[i, j] * mu[j]
         for i in range(d):
             mu[i] = b[i]
-            for j in range(d):
-                Sigma[i, j] = limit[i, j]
         return w.violated[0] != 0
 
     return advance

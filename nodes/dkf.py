@@ -137,6 +137,7 @@ class DKF(Decoder):
 
     def posterior(self, X: ArrayLike, segment: ArrayLike | None = None) -> tuple[Array, Array]:
         """Decode X (T, n) from a fresh start: mu (T, d) and its covariance (T, d, d)."""
+        self._load()
         given = dataclasses.replace(self, covariance=True).hold(self.arrays, self.header["in"], self.header["out"])
         Y, d = Decoder.predict(given, X, segment), len(self.arrays["z_mean"])
         return Y[:, :d], square(Y[:, d:], d)

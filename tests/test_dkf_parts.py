@@ -251,6 +251,21 @@ def test_steady_is_the_same_and_settles_again_after_a_gap() -> None:
     assert steady.health == {"bins": 800, "nonpd": 0, "missing": 10}
 
 
+def test_steady_settles_again_under_a_new_model() -> None:
+    X, Z = world()
+    noisy = X + 3 * np.random.default_rng(1).standard_normal(X.shape)
+    given = []
+    for steady in (False, True):
+        old, new = (DKF(f="ridge", steady=steady, covariance=True).fit(x, Z) for x in (X, noisy))
+        loop, there = Loop([old], [-1], [0]), Spec(rate=10, channels=tuple("abcdef"))
+        loop.start(there)
+        loop.process(Block(X[:300], np.arange(300.0)))
+        new.start(there)
+        loop.swap(0, new.params, new.state)
+        given.append(loop.process(Block(noisy[300:], np.arange(300.0, len(X)), 300))[0][1].data)
+    np.testing.assert_allclose(given[1], given[0], rtol=0, atol=1e-9)
+
+
 class Mapping(NamedTuple):
     A: F
 
@@ -332,6 +347,8 @@ def test_covariance_is_given_out(tmp_path: Path) -> None:
         "vx", "vy", "cov(vx,vx)", "cov(vx,vy)", "cov(vy,vy)",
     )  # fmt: skip
     mu, Sigma = fitted.posterior(X)
+    read = DKF(f="ridge", scale=None, model=path).posterior(X)
+    assert np.array_equal(read[0], mu) and np.array_equal(read[1], Sigma)
     assert np.array_equal(whole[:, :2], fitted.predict(X)) and np.array_equal(whole[:, :2], d.predict(X))
     assert np.array_equal(whole[:, :2], mu)
     assert np.array_equal(whole[:, 2:], Sigma[:, [0, 0, 1], [0, 1, 1]])
