@@ -22,8 +22,8 @@ from rheobase.stream.node import Kernel, kernel
 
 
 class DKFParams(NamedTuple):
-    """Q, B, P, Q_inv (d, d) and violated (1,): the weights of a constant Q, as in `Weights`. spread: as `filtered`
-    gives it out. f, noise, g: of the regressor, of Q(x), of the dynamics; gain: `Gain`.
+    """Q, B, P, Q_inv (d, d) and violated (1,): the weights of a constant Q, as in `Weights`. spread, gain: as
+    `filtered` gives it out. f, noise, g: of the regressor, of Q(x), of the dynamics; limit: `Limit`.
     """
 
     A: NDArray[np.float64]
@@ -35,10 +35,11 @@ class DKFParams(NamedTuple):
     violated: NDArray[np.int64]
     z_mean: NDArray[np.float64]
     spread: float
+    gain: float
     f: Any
     noise: Any = ()
     g: Any = ()
-    gain: Any = ()
+    limit: Any = ()
 
 
 class DKFState(NamedTuple):
@@ -60,7 +61,7 @@ class DKFState(NamedTuple):
     points: Any = ()
 
 
-class Gain(NamedTuple):
+class Limit(NamedTuple):
     """Where Sigma has settled: mu(t) = G f + H mu(t-1), all (d, d)."""
 
     G: NDArray[np.float64]
@@ -74,7 +75,7 @@ def state(S: Array, f: Any, **more: Any) -> DKFState:
     return DKFState(belief(S), np.zeros(len(S)), bins, nonpd, missing, settled, np.zeros(S.shape), f, **more)
 
 
-def limit(A: Array, Gamma: Array, B: Array, P: Array) -> Gain:
+def limit(A: Array, Gamma: Array, B: Array, P: Array) -> Limit:
     """The gain that the filter settles at: M = A (M^-1 + P)^-1 A' + Gamma, a discrete Riccati equation.
 
     Raises StreamError where there is none.
@@ -87,22 +88,22 @@ def limit(A: Array, Gamma: Array, B: Array, P: Array) -> Gain:
     except np.linalg.LinAlgError:
         raise StreamError("steady: the covariance of z as learnt never settles") from None
     Sigma = (Sigma + Sigma.T) / 2
-    return Gain(Sigma @ B, A - Sigma @ P @ A, Sigma)
+    return Limit(Sigma @ B, A - Sigma @ P @ A, Sigma)
 
 
 @functools.cache
 def filtered(f: Callable[..., bool], weigh: Callable[..., Any], advance: Callable[..., bool]) -> Callable[..., bool]:
-    """The step of a DKF: y = mu + z_mean and, where y has room, the upper triangle of its covariance, row by row.
+    """The step of a DKF: y = z_mean + gain mu and, where y has room, the upper triangle of its covariance, row by row.
 
-    That is spread Sigma. While bins are missing it is Sigma and what a spread over 1 added last: Sigma then grows by
-    Gamma, which needs no spread.
+    That is gain^2 spread Sigma. While bins are missing it is gain^2 times Sigma and what a spread over 1 added last:
+    Sigma then grows by Gamma, which needs no spread.
     """
 
     @kernel
     def step(params, state, t, x, y):
         if not f(params.f, state.f, t, x, state.y):
             return False
-        s, z_mean = state.belief, params.z_mean
+        s, z_mean, gain = state.belief, params.z_mean, params.gain
         d = z_mean.shape[0]
         state.bins[0] += 1
         for i in range(d):
@@ -116,7 +117,7 @@ def filtered(f: Callable[..., bool], weigh: Callable[..., Any], advance: Callabl
         if advance(params, state, t, w, there):
             state.nonpd[0] += 1
         for i in range(d):
-            y[i] = s.mu[i] + z_mean[i]
+            y[i] = gain * s.mu[i] + z_mean[i]
         k = d
         if y.shape[0] > d:
             less, more = min(params.spread, 1.0), max(params.spread - 1.0, 0.0)
@@ -124,7 +125,7 @@ def filtered(f: Callable[..., bool], weigh: Callable[..., Any], advance: Callabl
                 for j in range(i, d):
                     if there:
                         state.excess[i, j] = more * s.Sigma[i, j]
-                    y[k] = less * s.Sigma[i, j] + state.excess[i, j]
+                    y[k] = gain * gain * (less * s.Sigma[i, j] + state.excess[i, j])
                     k += 1
         return True
 
@@ -190,7 +191,7 @@ def settling(full: Callable[..., bool]) -> Callable[..., bool]:
 
     @kernel
     def advance(params, state, t, w, there):
-        s, f, G, H, limit = state.belief, state.y, params.gain.G, params.gain.H, params.gain.Sigma
+        s, f, G, H, limit = state.belief, state.y, params.limit.G, params.limit.H, params.limit.Sigma
         mu, Sigma, b = s.mu, s.Sigma, s.b
         d = mu.shape[0]
         settled = state.settled[0] != 0 and there
@@ -242,7 +243,7 @@ class Recursion(Kernel):
         none, zero = np.zeros((d, d)), np.zeros(d)
         noise = noise_params(self.S, self.scale, self.nonpd)
         self.params = DKFParams(
-            self.A, self.Gamma, none, none, none, none, np.zeros(1, np.int64), zero, 1.0, (), noise, self.g
+            self.A, self.Gamma, none, none, none, none, np.zeros(1, np.int64), zero, 1.0, 1.0, (), noise, self.g
         )
         self.state = state(self.S, (), weights=weights(d), points=self.points)
         self.step = filtered(_first, varying(_rest), recursion(self.move or linear))  # type: ignore[method-assign, misc]

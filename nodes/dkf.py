@@ -14,7 +14,7 @@ from rheobase.nodes._noise import constant, jitter, noise_params, precision, var
 from rheobase.nodes._recursion import DKFParams, Recursion, filtered, limit, linear, recursion, settling, state
 from rheobase.nodes._scale import calibrate, square
 from rheobase.nodes._unscented import points, unscented
-from rheobase.nodes.kalman import dynamics
+from rheobase.nodes.kalman import Kalman, dynamics
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.stream.block import Array, Spec, StreamError, numbered
 from rheobase.stream.node import Count, Fraction, Positive, load, nearest
@@ -49,6 +49,11 @@ class DKF(Decoder):
     """Factor on Q; none: the one of most predictive score on held-out time, and with it the spread of the covariance
     that is given out (`_scale.py`). For an f that looks back (lags, a recurrent net): it counts the past twice."""
 
+    gain: Positive | None = 1.0
+    """Factor on mu as it is given out: y = z_mean + gain mu, with gain^2 times the covariance: the filter of z, f, Q, S
+    and Gamma in other units. f draws z to its mean, which slows a cursor. none: the cursor of a Kalman filter, mean
+    |mu of a Kalman filter| / mean |mu| over the training rows (Brandman et al., J Neural Eng 15:026007, 2018)."""
+
     dynamics: str | dict[str, Any] = "linear"
     """How z moves: linear, or the type of a regressor of z(t) on z(t-1) as for f: then m and M are by unscented
     prediction."""
@@ -79,7 +84,7 @@ class DKF(Decoder):
     """Of that draw, and of f where it draws too."""
 
     shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "Q": "d d", "z_mean": "d", "scale": "", "spread": ""}
-    adjustable = ("model", "nonpd", "steady", "covariance")
+    adjustable = ("model", "gain", "nonpd", "steady", "covariance")
 
     def regressor(self, key: str = "f") -> Decoder:
         """A fresh f, or g of the dynamics. Raises StreamError where it cannot be made."""
@@ -131,12 +136,12 @@ class DKF(Decoder):
         return tuple(f"cov({a},{b})" for i, a in enumerate(names) for b in names[i:])
 
     def predict(self, X: ArrayLike, segment: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Decode X (T, n) from a fresh start: mu (T, d), without its covariance."""
+        """Decode X (T, n) from a fresh start: z_mean + gain mu (T, d), without its covariance."""
         Y = super().predict(X, segment)
         return Y[:, : len(self.arrays["z_mean"])] if self.covariance else Y
 
     def posterior(self, X: ArrayLike, segment: ArrayLike | None = None) -> tuple[Array, Array]:
-        """Decode X (T, n) from a fresh start: mu (T, d) and its covariance (T, d, d)."""
+        """Decode X (T, n) from a fresh start: z_mean + gain mu (T, d) and its covariance (T, d, d)."""
         self._load()
         given = dataclasses.replace(self, covariance=True).hold(self.arrays, self.header["in"], self.header["out"])
         Y, d = Decoder.predict(given, X, segment), len(self.arrays["z_mean"])
@@ -173,7 +178,10 @@ class DKF(Decoder):
             scale, spread = float(like["scale"]), float(like["spread"])
         elif self.scale is None:
             scale, spread = self._calibrate(data, arrays, first, r, out, rows[-cut])
-        return arrays | dict(scale=np.array(scale), spread=np.array(spread))
+        arrays |= dict(scale=np.array(scale), spread=np.array(spread))
+        if self.gain is None:
+            arrays["gain"] = np.array(like["gain"] if like and "gain" in like else self._match(data, arrays))
+        return arrays
 
     def _noise(self, data: Training, r: Array, out: NDArray[np.bool_], like: dict[str, Any]) -> dict[str, Array]:
         """Q, from the residuals r of the rows that are out; for Q(x) the regression too, as Q.*."""
@@ -222,6 +230,17 @@ class DKF(Decoder):
         Z = np.where(data.rows[begin:, None], data.Z[begin:] - z_mean, np.nan)
         return calibrate(given, F, Q, Z, late)
 
+    def _match(self, data: Training, arrays: dict[str, Array]) -> float:
+        """The gain by which mu is as long on average as that of a Kalman filter learnt from the same rows."""
+        z_mean, out = arrays["z_mean"], {"channels": numbered("z", len(arrays["z_mean"])), "unit": ""}
+        own = dataclasses.replace(self, gain=1.0).hold(arrays, {"n": data.X.shape[1]}, out)
+        other = Kalman().fit(data.X, data.Z, rows=data.rows, segment=data.segment)
+        mu = [(k.predict(data.X, data.segment) - z_mean)[data.rows] for k in (own, other)]
+        short, long = (float(np.linalg.norm(m, axis=1).mean()) for m in mu)
+        if not min(short, long) > 0:
+            raise StreamError("gain: nothing is decoded but the mean, give a number")
+        return long / short
+
     def _started(self, key: str, arrays: dict[str, Array], x: Spec, d: int) -> Decoder:
         made = self.regressor(key)
         made.hold(arrays, spec_header(x), {"channels": numbered(key, d), "unit": ""}).start(x)
@@ -242,10 +261,13 @@ class DKF(Decoder):
 
     def ready(
         self, x: Spec, A: Array, Gamma: Array, S: Array, Q: Array, z_mean: Array, scale: Array, spread: Array,
-        **given: Array,
+        gain: Array | None = None, **given: Array,
     ) -> None:  # fmt: skip
         self._agrees()
         d = len(z_mean)
+        factor = gain if self.gain is None else self.gain
+        if factor is None:
+            raise StreamError("gain: the model has none, for it was fitted with a number: fit it again, or give one")
         f = self._started("f", part("f.", given), x, d)
         B, P, Q_inv, violated = precision(scale * Q, S, self.nonpd)
         more: dict[str, Any] = {}
@@ -263,9 +285,11 @@ class DKF(Decoder):
             move = unscented(g.step)
         advance = recursion(move)
         if self.steady:
-            more["gain"], advance = limit(A, Gamma, B, P), settling(advance)
+            more["limit"], advance = limit(A, Gamma, B, P), settling(advance)
         flag = np.array([violated], np.int64)
-        self.params = DKFParams(A, Gamma, scale * Q, B, P, Q_inv, flag, z_mean, float(spread), f.params, **more)
+        self.params = DKFParams(
+            A, Gamma, scale * Q, B, P, Q_inv, flag, z_mean, float(spread), float(factor), f.params, **more
+        )
         self.state = state(S, f.state, **own)
         self.step = filtered(f.step, weigh, advance)  # type: ignore[method-assign, misc]
 

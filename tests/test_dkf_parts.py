@@ -17,6 +17,7 @@ from rheobase.nodes._recursion import Recursion
 from rheobase.nodes._scale import calibrate, decode
 from rheobase.nodes._unscented import points, unscented
 from rheobase.nodes.dkf import DKF
+from rheobase.nodes.kalman import Kalman
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.fuse import Loop, apply
 from rheobase.stream.node import kernel
@@ -386,3 +387,55 @@ def test_says_what_is_wrong(values: dict[str, Any], message: str) -> None:
     X, Z = world()
     with pytest.raises(StreamError, match=message):
         DKF.make(f="ridge", **values).fit(X, Z)
+
+
+def test_gain_is_that_of_a_filter_of_scaled_z(tmp_path: Path) -> None:
+    """mu times 2, covariance times 4, to the last bit, and between fit and run; in missing bins, too, and steady."""
+    X, Z = world()
+    fitted = DKF(f="ridge", scale=None).fit(X, Z)
+    path = str(fitted.save(tmp_path / "m.npz"))
+    X[300:305] = np.nan
+    zero = {"z_mean": np.zeros(2)}  # what is added last is rounded
+    for steady in (False, True):
+        one, two = (
+            DKF(f="ridge", scale=None, steady=steady, gain=g).hold(
+                fitted.arrays | zero, fitted.header["in"], fitted.header["out"]
+            )
+            for g in (1.0, 2.0)
+        )
+        for a, b, by in zip(one.posterior(X), two.posterior(X), (2, 4), strict=True):
+            assert np.array_equal(by * a, b)
+    np.testing.assert_allclose(
+        DKF(f="ridge", scale=None, gain=1.3, model=path).predict(X) - fitted.arrays["z_mean"],
+        1.3 * (fitted.predict(X) - fitted.arrays["z_mean"]),
+        atol=1e-12,
+    )
+    scaled = DKF(f="ridge", scale=None).fit(world()[0], 3 * Z)
+    mine = DKF(f="ridge", scale=None, gain=3.0, model=path)
+    for a, b in zip(scaled.posterior(X), mine.posterior(X), strict=True):
+        moved = 2 * fitted.arrays["z_mean"] if a.ndim == 2 else 0.0
+        np.testing.assert_allclose(a, b + moved, rtol=1e-3)
+
+
+@pytest.mark.parametrize("values", [{}, {"Q": "nadaraya_watson"}, {"dynamics": "ridge"}, {"covariance": True}])
+def test_gain_of_a_kalman_filter(values: dict[str, Any], tmp_path: Path) -> None:
+    """The gain learnt makes the mean |mu| that of a Kalman filter; a refit keeps it, and a number goes before it."""
+    X, Z = world()
+    rows = np.arange(len(X)) % 10 != 3
+    d = DKF.make(f="ridge", gain=None, **values).fit(X, Z, rows=rows)
+    mean = Z[rows].mean(axis=0)
+    length = [np.linalg.norm(k.predict(X)[rows] - mean, axis=1).mean() for k in (d, Kalman().fit(X, Z, rows=rows))]
+    assert length[0] == pytest.approx(length[1], rel=1e-12)
+    assert abs(d.arrays["gain"] - 1) > 0.03
+    again = DKF.make(f="ridge", gain=None, **values).fit(X[:400], Z[:400], like=d.arrays)
+    assert again.arrays["gain"] == d.arrays["gain"]
+    path = str(d.save(tmp_path / "m.npz"))
+    one = DKF.make(f="ridge", gain=1.0, model=path, **values)
+    np.testing.assert_allclose(d.predict(X) - mean, d.arrays["gain"] * (one.predict(X) - mean), atol=1e-12)
+
+
+def test_a_gain_that_was_not_learnt(tmp_path: Path) -> None:
+    X, Z = world()
+    path = str(DKF(f="ridge").fit(X, Z).save(tmp_path / "m.npz"))
+    with pytest.raises(StreamError, match="gain: the model has none"):
+        DKF(f="ridge", gain=None, model=path).predict(X)
