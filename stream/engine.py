@@ -186,7 +186,8 @@ class Engine:
     @property
     def swapped(self) -> dict[str, dict[str, int]]:
         """Decoder -> models swapped in since the start, and those refused."""
-        names = {n for s in self._swaps.values() for n in s.made} | set(self.refused)
+        # asked for beside the loop, which may make a first swap meanwhile: copies
+        names = {n for s in list(self._swaps.values()) for n in list(s.made)} | set(self.refused)
         return {n: {"swaps": self._swaps[n].made.get(n, 0), "refused": self.refused.get(n, 0)} for n in names}
 
     def push(self, name: str, block: Block) -> None:

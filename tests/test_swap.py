@@ -152,6 +152,21 @@ def test_what_does_not_suit_is_refused_and_counted(
     assert np.allclose(got[0].data, 1.0)
 
 
+def test_what_is_counted_can_be_asked_for_while_a_swap_is_made(tmp_path: Path) -> None:
+    """As from the thread that watches: a name is looked at just when the loop makes another decoder's first swap."""
+    made, _ = engine(tmp_path)
+    counts = made._swaps["dec"].made
+
+    class Slow(str):
+        def __hash__(self) -> int:
+            counts.setdefault("kal", 1)
+            return super().__hash__()
+
+    counts[Slow("dec")] = 1
+    del counts["kal"]
+    assert made.swapped["dec"] == {"swaps": 1, "refused": 0}
+
+
 def test_after_a_gap_it_starts_from_the_new_model(tmp_path: Path) -> None:
     X = np.random.default_rng(0).standard_normal((300, 4))
     wide = Kalman().fit(X, 100 * X[:, :2])
