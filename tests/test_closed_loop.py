@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rheobase.devices._labelled import rotation
 from rheobase.devices._person import Change
 from rheobase.devices.cursor_user import CursorUser
 from rheobase.nodes._decoder import Decoder
@@ -18,7 +19,19 @@ from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.task import TASK, Task
 from rheobase.stream.block import StreamError
 from rheobase.tools import closed_loop
-from rheobase.tools.closed_loop import Arm, Record, Session, calibrate, fit, kept, markdown, mean, recalibration, turn
+from rheobase.tools.closed_loop import (
+    Arm,
+    Pair,
+    Record,
+    Session,
+    calibrate,
+    fit,
+    kept,
+    markdown,
+    mean,
+    recalibration,
+    turn,
+)
 
 
 def session(**more: Any) -> Session:
@@ -28,10 +41,10 @@ def session(**more: Any) -> Session:
 
 
 @pytest.fixture(scope="module")
-def day() -> tuple[Session, Decoder]:
-    """A person who has calibrated a Kalman filter for half a minute."""
+def day() -> tuple[Session, Decoder, list[Pair]]:
+    """A person who has calibrated a Kalman filter for half a minute, the filter, and what it learnt from."""
     s = session()
-    return s, calibrate(s, Kalman(), watch=15.0, assist=((15.0, 0.5),))
+    return s, *calibrate(s, Kalman(), watch=15.0, assist=((15.0, 0.5),))
 
 
 def same(a: Record, b: Record) -> None:
@@ -39,15 +52,15 @@ def same(a: Record, b: Record) -> None:
         np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name))
 
 
-def test_the_same_seeds_give_the_same_session(day: tuple[Session, Decoder]) -> None:
+def test_the_same_seeds_give_the_same_session(day: tuple[Session, Decoder, list[Pair]]) -> None:
     s = session()
-    again = calibrate(s, Kalman(), watch=15.0, assist=((15.0, 0.5),))
+    again, _ = calibrate(s, Kalman(), watch=15.0, assist=((15.0, 0.5),))
     for key, value in day[1].arrays.items():
         np.testing.assert_array_equal(value, again.arrays[key])
     same(day[0].copy().run(5.0, Task(), day[1]), s.run(5.0, Task(), again))
 
 
-def test_a_copy_has_the_same_future_and_leaves_the_other_its_own(day: tuple[Session, Decoder]) -> None:
+def test_a_copy_has_the_same_future_and_leaves_the_other_its_own(day: tuple[Session, Decoder, list[Pair]]) -> None:
     s = day[0].copy()
     twin = s.copy()
     twin.world.change(Change(0.0, "gain", 0.0))
@@ -66,7 +79,7 @@ def test_open_loop_goes_by_itself_and_the_person_follows() -> None:
     np.testing.assert_allclose(r.wanted[3:], (v[:-2] + v[1:-1])[: len(r.wanted) - 3] / 2, atol=1e-12)
 
 
-def test_the_decoder_moves_the_cursor(day: tuple[Session, Decoder]) -> None:
+def test_the_decoder_moves_the_cursor(day: tuple[Session, Decoder, list[Pair]]) -> None:
     r = day[0].copy().run(10.0, Task(screen=10.0), day[1])
     cursor = r.rows[:, :2]
     np.testing.assert_allclose(np.diff(cursor, axis=0), r.decoded[1:] * 0.02, atol=1e-12)
@@ -93,8 +106,8 @@ def test_smoothing_goes_on_from_one_run_to_the_next() -> None:
     np.testing.assert_allclose(np.concatenate([p.features for p in parts[1:]]), X[100:], atol=1e-9)
 
 
-def test_a_refit_takes_over_between_two_samples(day: tuple[Session, Decoder]) -> None:
-    s, decoder = day
+def test_a_refit_takes_over_between_two_samples(day: tuple[Session, Decoder, list[Pair]]) -> None:
+    s, decoder, _ = day
     asked: list[int] = []
 
     def adapt(record: Record) -> Decoder | None:
@@ -111,13 +124,29 @@ def test_a_refit_takes_over_between_two_samples(day: tuple[Session, Decoder]) ->
     np.testing.assert_allclose(swapped.decoded[100], plain.decoded[100] + 10.0, atol=1e-9)
 
 
-def test_recalibration_turns_back_what_a_rotation_turned(day: tuple[Session, Decoder]) -> None:
+def test_recalibration_turns_back_what_a_rotation_turned(day: tuple[Session, Decoder, list[Pair]]) -> None:
     s = day[0].copy()
     s.world.change(Change(0.0, "rotate", 60.0))
     lost = s.copy().run(30.0, Task(), day[1])
-    found = s.run(30.0, Task(), day[1], every=5.0, adapt=recalibration(day[1], window=15.0))
     assert turn(lost, 15.0) < -45
-    assert abs(turn(found, 20.0)) < 20
+    recent = recalibration(day[1], window=15.0, realign=0.0)  # forgets what was before
+    turned = recalibration(day[1], day[2])  # turns it
+    for adapt in (recent, turned):
+        assert abs(turn(s.copy().run(30.0, Task(), day[1], every=5.0, adapt=adapt), 20.0)) < 20
+
+
+def test_recalibration_goes_on_from_the_calibration(day: tuple[Session, Decoder, list[Pair]]) -> None:
+    """As `recalibrate` with a file of what came before: the older rows turned by what its first refit finds."""
+    used = day[0].copy().run(5.0, Task(), day[1])
+    with_it = recalibration(day[1], day[2], realign=3.0)(used)
+    (X0, Z0), (X1, Z1), (X2, Z2) = *day[2], (used.features, used.labels)
+    segment = np.repeat([0, 1, 2], [len(X0), len(X1), len(X2)])
+    X, Z = np.concatenate([X0, X1, X2]), np.concatenate([Z0, Z1, Z2])
+    R = rotation(day[1].predict(X[-150:], segment[-150:]), Z[-150:])
+    Z[:-150] = Z[:-150] @ R.T
+    expected = Kalman().fit(X, Z, segment=segment)
+    assert with_it and recalibration(day[1], realign=3.0)(used) is None  # 5 s alone are too few
+    np.testing.assert_allclose(with_it.arrays["H"], expected.arrays["H"], atol=1e-12)
 
 
 def test_turn_is_the_angle_from_wanted_to_decoded() -> None:
@@ -180,7 +209,7 @@ def test_the_multi_kernel_dkf_bears_an_offset_that_stops_a_kalman_filter() -> No
     for name, least, most in (("kalman", 0.0, 0.5), ("mk-dkf", 0.8, 2.0)):
         arm: Arm = closed_loop.arms()[name]
         s = Session(CursorUser(step=0.02, rate=50.0, brain=100, seed=100), arm.smooth, settle=20.0)
-        decoder = calibrate(s, arm.decoder, watch=20.0, assist=((40.0, 0.5), (40.0, 0.2)))
+        decoder, _ = calibrate(s, arm.decoder, watch=20.0, assist=((40.0, 0.5), (40.0, 0.2)))
         best = tuple(s.world.neurons.informative()[:2].tolist())
         off = s.copy()
         off.world.change(Change(0.0, "offset", 5.0, best))
