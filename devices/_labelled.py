@@ -34,8 +34,15 @@ class Labelled:
 
     def take(self, i: int, x: Block) -> None:
         """A block of features (i = 0) or of the task (i = 1)."""
-        n = len(x)
-        self._waiting[i].append((x.times, x.data, x.seq + np.arange(n), np.full(n, x.segment)))
+        n, waiting = len(x), self._waiting[i]
+        waiting.append((x.times, x.data, x.seq + np.arange(n), np.full(n, x.segment)))
+        if any(len(v[0]) for v in self._waiting[1 - i]):
+            return
+        rows = sum(len(v[0]) for v in waiting)  # the other may never come
+        while rows - len(waiting[0][0]) >= PENDING:
+            gone = len(waiting.pop(0)[0])
+            rows -= gone
+            self.unpaired += 0 if i else gone
 
     def pair(self) -> None:
         """Put together what has come of both. A sample that can get no partner any more is counted as unpaired."""
