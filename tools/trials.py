@@ -98,7 +98,8 @@ class Trial:
 def trials(times: F, rows: F) -> list[Trial]:
     """The trials of a task's stream: times (T,) s and rows (T, 11), channels `TASK`.
 
-    Left out: what did not end, what began before the stream did, and a trial with a gap in it, whose way is not known.
+    Left out: what did not end, what began before the stream did, and a trial with a gap in it or just before, whose way
+    is not known.
     Raises StreamError where the shapes do not suit.
     """
     times, rows = np.asarray(times, np.float64), np.asarray(rows, np.float64)
@@ -113,7 +114,7 @@ def trials(times: F, rows: F) -> list[Trial]:
     for a, b in zip(begins, [*begins[1:], len(rows)], strict=True):
         outcome = int(at["outcome"][b - 1])
         cut_off = a == 0 and at["number"][0] != 1
-        if outcome == GOING or cut_off or (np.diff(times[a:b]) > 1.5 * dt).any():
+        if outcome == GOING or cut_off or (np.diff(times[max(a - 1, 0) : b]) > 1.5 * dt).any():
             continue
         found.append(
             Trial(
