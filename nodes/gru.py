@@ -82,6 +82,8 @@ class GRU(Decoder):
     }  # fmt: skip
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+        if self.dropout == 1:
+            raise StreamError("dropout: 1 leaves nothing to learn from")
         X, Z = data.X[data.rows], data.Z[data.rows]
         x_mean, x_scale, z_mean, z_scale = X.mean(axis=0), X.std(axis=0), Z.mean(axis=0), Z.std(axis=0)
         x_scale[x_scale == 0], z_scale[z_scale == 0] = 1.0, 1.0

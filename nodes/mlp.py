@@ -94,6 +94,8 @@ class MLP(Decoder):
     }  # fmt: skip
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+        if self.dropout == 1:
+            raise StreamError("dropout: 1 leaves nothing to learn from")
         x_mean = data.X[data.rows].mean(axis=0)
         X, Z = data.windows(self.lags, x_mean)[data.rows], data.Z[data.rows]
         x_scale, z_mean, z_scale = X.std(axis=0), Z.mean(axis=0), Z.std(axis=0)

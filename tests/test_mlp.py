@@ -110,3 +110,8 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(StreamError, match=r"needs the package torch: pip install 'rheobase\[train\]'"):
         MLP().fit(*world(100))
+
+
+def test_dropout_leaves_something() -> None:
+    with pytest.raises(StreamError, match="dropout: 1 leaves nothing"):
+        MLP(dropout=1.0).fit(*world(100))
