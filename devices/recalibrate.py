@@ -77,12 +77,15 @@ class Recalibrate(Sink):
     """Keep the hyper-parameters (penalty, bandwidth, epochs) of the model that the run began with: faster."""
 
     def check(self) -> None:
-        if self.config:
-            self._decoder()
+        self._earlier()
+        if not self.config:
+            return
+        _, values = self._decoder()
+        self._begins(values)
+        self._two(len(self.config["nodes"][self.name].get("in", [])))
 
     def start(self, *inputs: Spec) -> None:
-        if len(inputs) != 2:
-            raise StreamError(f"in: takes [features, task], got {len(inputs)}")
+        self._two(len(inputs))
         x, task = inputs
         self.columns = [self._column(task, word) for word in self.label]
         if x.dtype == "str" or task.dtype == "str":
@@ -92,8 +95,7 @@ class Recalibrate(Sink):
         if self.folder is None:
             raise StreamError("needs a run directory to put its models in")
         self.kind, self.values = self._decoder()
-        if not self.values["model"]:
-            raise StreamError(f"node: {self.node!r} has no model to begin with: fit it (rheo fit, rheo calibrate)")
+        self._begins(self.values)
         arrays, header = load_model(find(self.values["model"]))
         self.like = {k: a.astype(np.float64) for k, a in arrays.items()} if self.keep else None
         self.decoder = self.kind.make(**self.values)
@@ -103,8 +105,8 @@ class Recalibrate(Sink):
             raise StreamError(f"label: {self.node!r} gives {self.out.n} channels, {', '.join(self.label)} are not")
         self.x = x
         self.labelled = Labelled(self.columns, round(self.window * x.rate))
-        if self.earlier:
-            self.labelled.add(*read_labelled(find(self.earlier), x, self.label))
+        if path := self._earlier():
+            self.labelled.add(*read_labelled(path, x, self.label))
         self.due, self.newest = 0.0, -np.inf
         self.refits = self.swaps = self.failed = 0
         self.seconds = self.turned = 0.0
@@ -190,6 +192,20 @@ class Recalibrate(Sink):
             where = f" (in: {self.inputs[1]})" if len(self.inputs) == 2 else ""
             raise StreamError(f"label: no channel {word!r}{close if 'mean' in close else f'; {there}'}{where}")
         return task.channels.index(word)
+
+    def _earlier(self) -> Path | None:
+        try:
+            return find(self.earlier) if self.earlier else None
+        except StreamError as e:
+            raise StreamError(f"earlier: {e}") from None
+
+    def _two(self, n: int) -> None:
+        if n != 2:
+            raise StreamError(f"in: takes [features, task], got {n}")
+
+    def _begins(self, values: dict[str, Any]) -> None:
+        if not values["model"]:
+            raise StreamError(f"node: {self.node!r} has no model to begin with: fit it (rheo fit, rheo calibrate)")
 
     def _decoder(self) -> tuple[Any, dict[str, Any]]:
         """Class and parameters of the node to refit. Raises StreamError. (Other types are loaded only for that.)"""

@@ -154,7 +154,11 @@ class Decoder(Kernel):
 
     def check(self) -> None:
         """Raises StreamError where the model file is missing, damaged, or not of this node."""
-        self._load()
+        try:
+            self._load()
+        except StreamError as e:
+            made = str(e).startswith("no file") and "did you mean" not in str(e)
+            raise StreamError(f"model: {e}{': rheo fit or rheo calibrate writes it' if made else ''}") from None
         if self.arrays:
             self._suits(None)
 

@@ -124,27 +124,16 @@ class Task(Kernel):
     seed: int = 0
     """Seed of the order of targets."""
 
+    def check(self) -> None:
+        self._layout()
+        self._assist()
+
     def start(self, x: Spec) -> Spec:
         if x.rate == 0:
             raise StreamError("needs a regular rate, its input is irregular")
         if self.control and x.n < 2:
             raise StreamError(f"control: the input must have two channels, velocity x and y in m/s; it has {x.n}")
-        usual = KINDS[self.task]
-        hold, timeout = self.hold or usual.hold, self.timeout or usual.timeout
-        reach, sizes = self.reach or usual.reach, tuple(self.sizes or usual.sizes)
-        if self.task == "grid" and self.sizes is not None:
-            raise StreamError("sizes: the cells of a grid follow from its reach")
-        if self.sizes is not None and not self.sizes:
-            raise StreamError("sizes: name at least one")
-        if hold > timeout:
-            raise StreamError(f"hold: {hold:g} s is longer than the time-out of {timeout:g} s")
-        furthest = reach + (max(sizes) / 2 if self.task in ("centre_out", "radial8") else 0.0)
-        if furthest > self.screen:
-            raise StreamError(f"screen: targets reach {furthest:g} m from the centre, the screen {self.screen:g} m")
-        try:
-            targets = sequence(self.task, reach, sizes, self.seed)
-        except ValueError as e:
-            raise StreamError(f"sizes: {e}") from None
+        hold, timeout, reach, targets = self._layout()
         seconds, attenuate = self._assist()
         self.params = Rules(
             targets=targets,
@@ -174,6 +163,25 @@ class Task(Kernel):
             tally=np.zeros(4, np.int64),
         )
         return x.replace(channels=TASK, unit="")
+
+    def _layout(self) -> tuple[float, float, float, NDArray[np.float64]]:
+        """Hold, s, time-out, s, reach, m, and the targets. Raises StreamError where they do not go together."""
+        usual = KINDS[self.task]
+        hold, timeout = self.hold or usual.hold, self.timeout or usual.timeout
+        reach, sizes = self.reach or usual.reach, tuple(self.sizes or usual.sizes)
+        if self.task == "grid" and self.sizes is not None:
+            raise StreamError("sizes: the cells of a grid follow from its reach")
+        if self.sizes is not None and not self.sizes:
+            raise StreamError("sizes: name at least one")
+        if hold > timeout:
+            raise StreamError(f"hold: {hold:g} s is longer than the time-out of {timeout:g} s")
+        furthest = reach + (max(sizes) / 2 if self.task in ("centre_out", "radial8") else 0.0)
+        if furthest > self.screen:
+            raise StreamError(f"screen: targets reach {furthest:g} m from the centre, the screen {self.screen:g} m")
+        try:
+            return hold, timeout, reach, sequence(self.task, reach, sizes, self.seed)
+        except ValueError as e:
+            raise StreamError(f"sizes: {e}") from None
 
     def _assist(self) -> tuple[list[float], list[float]]:
         """Lengths of the assisted blocks, s, and what each takes away; none: one block of no length."""

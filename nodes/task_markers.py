@@ -15,7 +15,9 @@ WORDS = {ACQUIRED: "acquired", TIMEOUT: "timeout", WRONG: "wrong"}
 
 
 class TaskMarkers(Node):
-    """{"event": "target", "number": trial, "x": m, "y": m} at the first sample of a trial, x, y the target's centre;
+    """What a task does, as words, where it happens.
+
+    {"event": "target", "number": trial, "x": m, "y": m} at the first sample of a trial, x, y the target's centre;
     "acquired", "timeout" or "wrong" at its last. JSON, one a sample, as LSL's marker streams are.
 
     Errors: an input that is not the stream of a `task`.

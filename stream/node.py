@@ -36,7 +36,7 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -131,7 +131,10 @@ class Node:
             try:
                 done[key] = msgspec.convert(value, types[key], strict=False)
             except msgspec.ValidationError as e:
-                raise StreamError(f"{key}: {str(e)[:1].lower()}{str(e)[1:]}") from None
+                why = f"{str(e)[:1].lower()}{str(e)[1:]}"
+                if isinstance(value, str) and (words := _words(types[key])):
+                    why = f"unknown value {value!r}{nearest(value, words)}"
+                raise StreamError(f"{key}: {why}") from None
             if isinstance(done[key], float) and not math.isfinite(done[key]):
                 raise StreamError(f"{key}: must be finite, got {done[key]}")
         for f in dataclasses.fields(cls):
@@ -289,6 +292,13 @@ def type_name(cls: type[Node]) -> str:
 def _nodes(module: Any) -> dict[str, type[Node]]:
     members = inspect.getmembers(module, lambda m: isinstance(m, type) and issubclass(m, Node))
     return {k: c for k, c in members if c.__module__ == module.__name__}
+
+
+def _words(hint: Any) -> list[str]:
+    """The words that a type allows: those of its Literal."""
+    if typing.get_origin(hint) is Literal:
+        return [w for w in typing.get_args(hint) if isinstance(w, str)]
+    return [w for part in typing.get_args(hint) for w in _words(part)]
 
 
 def _is_text(line: ast.stmt) -> bool:

@@ -151,6 +151,13 @@ TWO = GRAPH.replace("smooth: {type: lowpass, in: cursor, corner: 5}", "smooth: {
         (TWO, None, "decoders cursor, smooth lead to 'task': choose one by --node"),
         (TWO, "curser", "no decoder 'curser' above 'task'; did you mean 'cursor'?"),
         (GRAPH.replace("[array, task, cursor]", "[task, cursor]"), None, "node 'rec' (record): in: lacks array: "),
+        (
+            GRAPH.replace("f: ridge", "f: rige"),
+            None,
+            "node 'cursor' (dkf): f: unknown type 'rige'; did you mean 'ridge'",
+        ),
+        (GRAPH.replace("f: ridge", "f: {type: ridge, lag: 3}"), None, "f: unknown key 'lag'; did you mean 'lags'"),
+        (GRAPH.replace("models/cursor.npz", f"{__file__}/x.npz"), None, "node 'cursor' (dkf): model: cannot write"),
     ],
 )
 def test_says_what_is_wrong(text: str, name: str | None, says: str) -> None:

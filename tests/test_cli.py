@@ -87,6 +87,9 @@ def test_nodes_lists_all_and_says_all_about_one(capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "width" in out
     assert "float > 0" in out
+    assert rheo("nodes", "task") == 0
+    out = capsys.readouterr().out
+    assert "float > 0 | null" in out and "list[float > 0] | null" in out and "Annotated" not in out
     assert rheo("nodes", "binz") == 1
     assert capsys.readouterr().err == "rheo: unknown type 'binz'; did you mean 'bins'?\n"
 

@@ -137,7 +137,7 @@ def test_says_what_each_decoder_is(folder: Path) -> None:
     text = GRAPH.format(folder, 10, "{truth: hand}")
     text = text.replace("f: ridge", "f: {type: ridge, lags: 3}, nonpd: robust, seed: 4, covariance: true")
     rows = evaluate(parse(text), folder / "out").rows
-    assert [r.what for r in rows] == ["kalman", "dkf: f ridge 3, nonpd robust"]
+    assert [r.what for r in rows] == ["kalman", "dkf: f ridge (lags 3), nonpd robust"]
     assert rows[1].Y.shape == (120, 2)
 
 
@@ -209,6 +209,44 @@ def test_fit_on_a_run(folder: Path) -> None:
         scores = fit(parse(elsewhere), "dkf", on)
         assert scores.rows[0].scores == plain.rows[0].scores
         assert load_model("models/arm_dkf.npz")[1]["data"] == on
+
+
+LOOP = """
+name: loop
+nodes:
+  spikes: {{type: replay, file: {0}/x.csv, rate: 10}}
+  dkf:    {{type: dkf, in: spikes, f: ridge}}
+  task:   {{type: task, in: {1}, control: {2}}}
+  wanted: {{type: pick, in: task, channels: [intended_x, intended_y], unit: m/s}}
+  rec:    {{type: record, in: [{3}]}}
+eval: {{truth: wanted}}
+"""
+
+
+def test_the_truth_of_a_closed_loop_is_as_recorded(folder: Path) -> None:
+    """The task hangs on the decoder that is to be fitted: what it did is in the recording."""
+    closed = LOOP.format(folder, "dkf", "true", "spikes")
+    for k, kept in enumerate(("spikes, task", "spikes")):
+        text = LOOP.format(folder, "spikes", "false", kept).replace("  dkf:", "  unused: {type: lags, in: spikes} #")
+        run = folder / f"run{k}"
+        run.mkdir()
+        engine = Engine(parse(text), folder=run)
+        engine.start()
+        engine.run()
+    scores = fit(parse(closed), "dkf", "run0/recording.xdf")
+    assert scores.spec.channels == ("intended_x", "intended_y")
+    assert len(scores.Z) == 120
+    assert load_model("models/loop_dkf.npz")[1]["rows"] == 480
+    for on, says in ((None, "give the recording of a run"), ("run1/recording.xdf", "there is none of task, wanted")):
+        with pytest.raises(StreamError, match=f"truth: 'wanted' comes of 'dkf' itself: .*{says}.* `rheo calibrate "):
+            fit(parse(closed), "dkf", on)
+
+
+def test_a_wrong_regressor_is_said_of_its_node(folder: Path) -> None:
+    graph = arm(folder)
+    graph.set("dkf.f=rige")
+    with pytest.raises(StreamError, match=r"^node 'dkf' \(dkf\): f: unknown type 'rige'; did you mean 'ridge'"):
+        fit(graph, "dkf")
 
 
 @pytest.mark.slow

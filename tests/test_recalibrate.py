@@ -44,7 +44,7 @@ def config(model: Path, **changes: Any) -> dict[str, Any]:
         "rates": {"type": "bins", "in": [{"from": "array", "policy": "block"}], "width": 0.02},
         "cursor": {"type": "ridge", "in": [{"from": "rates", "policy": "block"}], "model": str(model), "alpha": 0.0},
         "task": {"type": "pick", "in": [{"from": "cursor", "policy": "block"}], "channels": ["a"]},
-        "recal": {"type": "recalibrate", "process": "recal", "node": "cursor"},
+        "recal": {"type": "recalibrate", "in": ["rates", "task"], "process": "recal", "node": "cursor"},
     }
     return {"name": "t", "nodes": nodes | changes}
 
@@ -304,7 +304,7 @@ class TestLabelled:
         ({"label": ("intended_x",)}, "label: 'cursor' gives 2 channels, intended_x are not"),
         ({"inputs": ("array", "task")}, "in: the first is 'array', and 'cursor' decodes 'rates'"),
         ({"folder": None}, "needs a run directory to put its models in"),
-        ({"earlier": "gone.npz"}, "no file 'gone.npz'"),
+        ({"earlier": "gone.npz"}, "earlier: no file 'gone.npz'"),
     ],
 )
 def test_says_what_is_wrong(tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -325,12 +325,22 @@ def test_refuses_other_inputs_processes_and_models(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="in: takes numbers"):
         sink.start(X.replace(dtype="str"), TASK)
     first = tmp_path / "first.npz"
-    sink.config = config(first, recal={"type": "recalibrate"}, user={"type": "pick", "process": "user"})
+    sink.config = config(
+        first, recal={"type": "recalibrate", "in": ["rates", "task"]}, user={"type": "pick", "process": "user"}
+    )
     with pytest.raises(StreamError, match=r"process: 'main' decodes with 'cursor': give the refits a process"):
         sink.check()
-    sink.config = config(first, recal={"type": "recalibrate"})  # one process is all there is
+    sink.config = config(first, recal={"type": "recalibrate", "in": ["rates", "task"]})  # one process is all there is
     sink.check()
     sink.config = config(Path())
     sink.config["nodes"]["cursor"]["model"] = ""
     with pytest.raises(StreamError, match="node: 'cursor' has no model to begin with"):
         sink.start(X, TASK)
+    with pytest.raises(StreamError, match="node: 'cursor' has no model to begin with"):
+        sink.check()
+    sink.config = config(first, recal={"type": "recalibrate", "in": ["rates"]})
+    with pytest.raises(StreamError, match=r"in: takes \[features, task\], got 1"):
+        sink.check()
+    sink.earlier = "gone.npz"
+    with pytest.raises(StreamError, match=r"earlier: no file 'gone\.npz'"):
+        sink.check()

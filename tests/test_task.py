@@ -280,12 +280,26 @@ def test_refuses_what_makes_no_task(values: dict[str, Any], channels: tuple[str,
         Task.make(**values).start(Spec(rate=rate, channels=channels))
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"assist": [{"secnds": 3, "attenuate": 0.5}]}, "assist: unknown key 'secnds'; did you mean 'seconds'"),
+        ({"hold": 30}, "hold: 30 s is longer than the time-out"),
+        ({"reach": 0.5}, "screen: targets reach"),
+        ({"sizes": []}, "sizes: name at least one"),
+    ],
+)
+def test_what_needs_no_stream_is_said_before_one_is_there(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(StreamError, match=says):
+        Task.make(**values).check()
+
+
 def test_open_loop_takes_any_input() -> None:
     assert Task(control=False).start(Spec(rate=50, channels=("a",))).channels == TASK
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(StreamError, match="task: invalid enum value 'radial'"):
+    with pytest.raises(StreamError, match="task: unknown value 'radial'; did you mean 'radial8'"):
         Task.make(task="radial")
 
 

@@ -70,7 +70,7 @@ def test_what_was_learnt_outlasts_a_gap() -> None:
         ({}, 0, "needs a regular rate"),
         ({"rms": 0}, RATE, "rms: must be a finite number that is not 0"),
         ({"level": float("nan")}, RATE, "level: must be finite"),
-        ({"direction": "dwn"}, RATE, "direction: invalid enum value"),
+        ({"direction": "dwn"}, RATE, "direction: unknown value 'dwn'; did you mean 'down'"),
         ({"learn": 0}, RATE, "learn: expected"),
     ],
 )

@@ -13,6 +13,7 @@ Usual times and shares: those of participant T9 in Brandman et al., J Neural Eng
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rheobase.devices.recalibrate import LABEL, Recalibrate
 from rheobase.devices.record import Record
 from rheobase.devices.replay import Replay
 from rheobase.nodes._decoder import Decoder
+from rheobase.nodes.dkf import DKF
 from rheobase.nodes.pick import Pick
 from rheobase.nodes.task import Task
 from rheobase.nodes.zscore import Zscore, write_moments
@@ -32,7 +34,7 @@ from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.cli import LOST
 from rheobase.stream.files import digest
 from rheobase.stream.graph import Edge, Graph, from_dict
-from rheobase.stream.node import Sink, Source, nearest
+from rheobase.stream.node import Sink, Source, blame, nearest
 from rheobase.stream.run import run
 from rheobase.tools.fit import Gathered, aligned, fit, gather
 from rheobase.tools.page import closed_loop_page
@@ -170,6 +172,7 @@ class Calibration:
         self.models = {k: folder / "models" / f"{k}.npz" for k in (self.decoder, *self.scaled)}
         self.earlier = folder / "models" / "labelled.npz"
         self._record([k for k in above if isinstance(above[k], Source)])
+        self._begins()
 
     def open_loop(self) -> Graph:
         """The task goes by itself at the pace of the features; the decoder is left out, and what hangs on it."""
@@ -241,7 +244,7 @@ class Calibration:
         segment = np.concatenate([s.rows[3] + 10**9 * k for k, s in enumerate(sessions)])
         out = Spec(rate=0, channels=LABEL, unit="m/s")
         fresh.fit(X, Z, segment=segment, inputs=sessions[0].features, outputs=out)
-        path = node.model or f"models/{self.graph.name}_{self.decoder}.npz"
+        path = self._path()
         about = {"graph": self.graph.name, "data": str(self.folder), "rows": len(X), "data_sha256": digest(X, Z)}
         written = [fresh.save(path, **about)]
         for word in self.scaled:
@@ -258,6 +261,25 @@ class Calibration:
         if not node.model:
             self.notes.append(f"to run it, write into node {self.decoder!r}: model: {path}")
         return written
+
+    def _path(self) -> Path:
+        """Where the graph looks for the model of its decoder."""
+        return Path(getattr(self.graph[self.decoder], "model", "") or f"models/{self.graph.name}_{self.decoder}.npz")
+
+    def _begins(self) -> None:
+        """Raises StreamError for what would be found out only after the open loop: no such regressor, no place for the
+        model."""
+        node = self.graph[self.decoder]
+        assert isinstance(node, Decoder)
+        fresh = dataclasses.replace(node, model="")
+        fresh.name = self.decoder
+        with blame(fresh):
+            fresh.check()
+            if isinstance(fresh, DKF):
+                fresh.regressor()
+            home = next(p for p in self._path().absolute().parents if p.exists())
+            if not (home.is_dir() and os.access(home, os.W_OK)) or self._path().is_dir():
+                raise StreamError(f"model: cannot write {self._path()}: the result would be lost")
 
     def _record(self, sources: list[str]) -> None:
         """Have what calibration learns from recorded."""

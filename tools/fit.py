@@ -21,7 +21,7 @@ import rich.console
 import rich.progress
 from numpy.typing import NDArray
 
-from rheobase.devices.replay import Replay
+from rheobase.devices.replay import Replay, streams
 from rheobase.nodes._decoder import Decoder
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
@@ -30,7 +30,7 @@ from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import digest, find
 from rheobase.stream.graph import Graph
-from rheobase.stream.node import Source, nearest, type_name
+from rheobase.stream.node import Source, blame, nearest, type_name
 from rheobase.stream.run import new_folder
 from rheobase.tools.coverage import coverage, nees
 from rheobase.tools.page import scores_page
@@ -91,7 +91,8 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
     scores beside it as a page.
 
     on  a run directory or a recording, whose streams take the place of the sources of the same name (default: the
-        recorded sources that the graph has)
+        recorded sources that the graph has), and of what the truth comes by that the decoder itself moves: the task
+        of a closed loop
 
     Without `train` and `test` in the `eval` table, the last fifth of the recording is held out. What is written is
     what was scored. Raises StreamError.
@@ -102,13 +103,22 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
         raise StreamError(f"node {name!r} ({type_name(type(node))}) is not learnt{nearest(name, decoders)}")
     protocol = protocol_of(graph)
     source = _input(graph, name)
+    moved = [k for k in graph.above(protocol.truth) if k != name and name in graph.above(k).places]
     if on is not None:
         file = find(on)
         file = recording(file)[1] if file.is_dir() else file
-        onto(graph, file, [w for w in graph.above(source, protocol.truth) if isinstance(graph[w], Source)])
+        onto(graph, file, [k for k in moved if k in streams(str(file), salvage=True)])
+    if name in graph.above(protocol.truth).places:
+        give = f"in {on} there is none of {', '.join(moved)}" if on else "give the recording of a run (--on RUN)"
+        way = f", or fit it by `rheo calibrate {graph.origin or graph.name}`"
+        raise wrong(graph, f"truth: {protocol.truth!r} comes of {name!r} itself: {give}{way}")
+    if on is not None:
+        live = graph.above(source, protocol.truth)
+        onto(graph, file, [k for k in live if isinstance(graph[k], Source) and k not in moved])
     rivals: dict[str, Decoder] = {"ridge, 1 lag": Ridge(), "ridge, 5 lags": Ridge(lags=5)}
     if isinstance(node, DKF):
-        f = node.regressor()
+        with blame(node):
+            f = node.regressor()
         known = [(type(r), r.settings()) for r in rivals.values()]
         if (type(f), f.settings()) not in known:
             rivals[f"{type_name(type(f))}, unfiltered"] = f
@@ -276,12 +286,19 @@ def _what(node: Decoder) -> str:
     usual = {f.name: f.default for f in dataclasses.fields(node)}
     given = node.settings() | {k: getattr(node, k) for k in node.adjustable}
     silent = ("seed", "model", "covariance")  # they do not change what is decoded, or change it by chance
-    words = [f"{k} {_word(v)}" for k, v in given.items() if k == "f" or (v != usual[k] and k not in silent)]
+    words = [
+        f"{k} {_word(v)}" if v is not True else k
+        for k, v in given.items()
+        if k == "f" or (v != usual[k] and k not in silent)
+    ]
     return f"{type_name(type(node))}{': ' if words else ''}{', '.join(words)}"
 
 
 def _word(value: Any) -> str:
-    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    more = ", ".join(k if v is True else f"{k} {v}" for k, v in value.items() if k != "type")
+    return f"{value.get('type', '')} ({more})" if more else str(value.get("type", ""))
 
 
 def _input(graph: Graph, name: str) -> str:
