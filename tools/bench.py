@@ -188,7 +188,7 @@ def decoders(scale: float = 1.0) -> list[Row]:
 
     One after the other, and 20 ms apart: by then other work may have pushed the model (and Python) out of the caches.
     """
-    X, Z = tuned(2, max(500, int(4000 * min(1.0, scale * 10))), 192)
+    X, Z = tuned(2, max(800, int(4000 * min(1.0, scale * 10))), 192)
     rows = []
     for what, make in DECODERS:
         if what.startswith(("MLP", "GRU")) and importlib.util.find_spec("torch") is None:
