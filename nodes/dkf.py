@@ -212,7 +212,9 @@ class DKF(Decoder):
     def _calibrate(
         self, data: Training, arrays: dict[str, Array], first: Decoder, r: Array, out: NDArray[np.bool_], begin: int
     ) -> tuple[float, float]:
-        """Scale and spread by the rows from `begin` on, of an f and a Q that are learnt from those before."""
+        """Scale and spread by the rows from `begin` on, of an f (and a Q(x)) learnt from those before. A constant Q, A,
+        Gamma and S are those of all training rows: few numbers, which gain nothing by a look at them.
+        """
         before = np.arange(len(data.rows)) < begin
         X, z_mean, late = data.X, arrays["z_mean"], data.segment[begin:]
         f = self.regressor().fit(X, data.Z, rows=data.rows & before, segment=data.segment, like=first.arrays)
