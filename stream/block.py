@@ -22,6 +22,10 @@ class StreamError(Exception):
     """Something a user can put right: the message is one line that says what and where."""
 
 
+class Interrupted(StreamError):
+    """Ctrl-C, before there was anything to bring to an end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """What a stream is.

@@ -15,7 +15,7 @@ from typing import NoReturn
 import rich.console
 import rich.table
 
-from rheobase.stream.block import StreamError
+from rheobase.stream.block import Interrupted, StreamError
 from rheobase.stream.graph import Graph, read
 from rheobase.stream.node import Sink, Source, nearest, type_name
 
@@ -23,6 +23,8 @@ OUT = rich.console.Console()
 
 LOST = 3
 """Exit code of a run that lost samples on an edge that may lose none."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, where it left something undone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(given.do(given) or 0)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         where = f"{given.origin}: " if str(e).startswith("node ") and hasattr(given, "origin") else ""
         print(f"rheo: {where}{_said(e)}", file=sys.stderr)
-        return 1
+        return INTERRUPTED if isinstance(e, Interrupted) else 1
 
 
 def _said(e: Exception) -> str:
@@ -138,9 +140,9 @@ def _calibrate(given: argparse.Namespace) -> int:
     folder = Path(given.folder) if given.folder else new_folder(f"{graph.name}-calibration")
     try:
         return calibrate(graph, folder, OUT, given.node, given.open or OPEN, assist, given.every)
-    except KeyboardInterrupt:  # between the runs, which end in good order by themselves
+    except (KeyboardInterrupt, Interrupted):  # between the runs, which end in good order by themselves
         OUT.print(f"interrupted: what was recorded is in {folder}", highlight=False, soft_wrap=True)
-        return 130
+        return INTERRUPTED
 
 
 def _eval(given: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from typing import Any
 import yaml
 
 from rheobase.stream import clock
-from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.block import Block, Interrupted, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import versions
 from rheobase.stream.graph import Graph, from_dict
@@ -328,7 +328,7 @@ class _Children:
             if self.interrupted.is_set() or (went and self.seconds is not None and now - went >= self.seconds):
                 self._stop()
             if self.interrupted.is_set() and went is None:
-                raise StreamError("interrupted before every process was ready")
+                raise Interrupted("interrupted before every process was ready")
             if self.told_to_stop and now - max(self.told_to_stop, self.moved) > (GRACE if went else 1.0):
                 for label in sorted(alive):
                     # one that still looks for its stream cannot hear

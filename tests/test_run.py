@@ -254,13 +254,15 @@ def test_what_a_node_prints_is_in_the_log(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "log.txt").read_text().split() == [w for k in range(20) for w in ("took", str(k))]
 
 
-def test_ctrl_c_ends_a_start_that_takes_long(tmp_path: Path) -> None:
-    process = command(tmp_path, '  src: {type: "parts:Late", late: 60}\n  k: {type: "parts:Keep", in: src}')
+@pytest.mark.parametrize("where", ["", ", process: acquire"])
+def test_ctrl_c_ends_a_start_that_takes_long(tmp_path: Path, where: str) -> None:
+    process = command(tmp_path, f'  src: {{type: "parts:Late", late: 60{where}}}\n  k: {{type: "parts:Keep", in: src}}')
     wait_for(tmp_path / "run" / "starting", process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in out + err
+    assert not alive(tmp_path)
 
 
 def test_a_window_that_breaks_is_named_and_the_run_is_closed() -> None:

@@ -31,7 +31,7 @@ from rheobase.nodes.pick import Pick
 from rheobase.nodes.task import Task
 from rheobase.nodes.zscore import Zscore, write_moments
 from rheobase.stream.block import Spec, StreamError
-from rheobase.stream.cli import LOST
+from rheobase.stream.cli import INTERRUPTED, LOST
 from rheobase.stream.files import digest
 from rheobase.stream.graph import Edge, Graph, from_dict
 from rheobase.stream.node import Sink, Source, blame, nearest
@@ -49,8 +49,6 @@ ASSIST: Assist = ((180.0, 0.8), (180.0, 0.5), (180.0, 0.2))
 """Assisted blocks: s, and the share that is taken away of the velocity across the way to the target."""
 EVERY = 5.0
 """s between two refits."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 
 
 def calibrate(
