@@ -288,10 +288,8 @@ class DKF(Decoder):
         advance = recursion(move)
         if self.steady:
             more["limit"], advance = limit(A, Gamma, B, P), settling(advance)
-        flag = np.array([violated], np.int64)
-        self.params = DKFParams(
-            A, Gamma, scale * Q, B, P, Q_inv, flag, z_mean, float(spread), float(factor), f.params, **more
-        )
+        flag, by = np.array([violated], np.int64), float(factor)
+        self.params = DKFParams(A, Gamma, scale * Q, B, P, Q_inv, flag, z_mean, float(spread), by, f.params, **more)
         self.state = state(S, f.state, **own)
         self.step = filtered(f.step, weigh, advance)  # type: ignore[method-assign, misc]
 
