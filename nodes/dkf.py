@@ -117,6 +117,7 @@ class DKF(Decoder):
         return found
 
     def check(self) -> None:
+        self.regressor()
         self._agrees()
         super().check()
 
