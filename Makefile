@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 LINKS := build/links/rheobase
 PACKAGES := stream nodes devices configs tools
-KERNELS := tests/test_contract.py tests/test_fuse.py $(wildcard $(patsubst nodes/%,tests/test_%,$(wildcard nodes/*.py))) tests/test_dkf_parts.py
+KERNELS := tests/test_contract.py tests/test_fuse.py $(wildcard $(patsubst nodes/%,tests/test_%,$(wildcard nodes/*.py)))
 
 # Kernels compiled with bounds checks, or not compiled at all, must not meet those that were: caches of their own.
 BOUNDS := NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/bounds RHEOBASE_CACHE=$(CURDIR)/build/bounds
