@@ -11,6 +11,9 @@ KERNELS := tests/test_contract.py tests/test_fuse.py $(wildcard $(patsubst nodes
 BOUNDS := NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/bounds RHEOBASE_CACHE=$(CURDIR)/build/bounds
 PLAIN := NUMBA_DISABLE_JIT=1 RHEOBASE_CACHE=$(CURDIR)/build/plain
 
+# Two tests at a time; those that meet streams, sockets or processes stay one after the other (tests/conftest.py).
+TWO := -n 2 --dist loadgroup
+
 .PHONY: help demo test cover bounds check bench clean
 
 help:  ## what there is
@@ -20,14 +23,13 @@ demo: $(INSTALLED)  ## 60 s of closed-loop cursor control through LSL, then its 
 	$(BIN)/python -m rheobase.tools.demo
 
 test: $(INSTALLED)  ## all tests, compiled
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(TWO) $(ARGS)
 
 cover: $(INSTALLED)  ## the tests with jit off: kernels as plain Python, lines counted
-	$(PLAIN) $(BIN)/python -m coverage run -m pytest -m "not slow and not jit" $(ARGS)
-	$(BIN)/python -m coverage report
+	$(PLAIN) $(BIN)/python -m pytest $(TWO) --cov -m "not slow and not jit" $(ARGS)
 
 bounds: $(INSTALLED)  ## the tests of kernels, compiled with every index checked
-	$(BOUNDS) $(BIN)/python -m pytest -m "not slow" $(KERNELS) $(ARGS)
+	$(BOUNDS) $(BIN)/python -m pytest $(TWO) -m "not slow" $(KERNELS) $(ARGS)
 
 check: $(INSTALLED) links  ## lint, format, types
 	$(BIN)/ruff check

@@ -14,6 +14,17 @@ os.environ.setdefault("LSLAPICFG", str(HERE.parent / "configs" / "lsl_local.cfg"
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
+LIVE = "bench calibrate clock cursor_user demo engine link lsl lsl_out record replay_run run swap view zmq"
+"""Tests that open streams, sockets, processes or windows, which those of another worker could meet."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `pytest -n 2 --dist loadgroup`: all that is live in one worker, the others file by file."""
+    for item in items:
+        word = item.path.stem.removeprefix("test_")
+        item.add_marker(pytest.mark.xdist_group("live" if word in LIVE.split() else word))
+
+
 @pytest.fixture
 def data() -> Callable[[str], Path]:
     """data("flint2012_run1/x.csv") -> its path; skips where it is missing."""
