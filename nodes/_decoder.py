@@ -117,9 +117,10 @@ class Decoder(Kernel):
         if good.sum() < least:
             raise StreamError(f"{good.sum()} rows to learn from, {least} are the least for {X.shape[1]} channels")
         stretch = np.zeros(len(X), np.int64) if segment is None else np.asarray(segment, np.int64)
-        arrays = self.learn(Training(X, Z, good, stretch), like)
         outputs = outputs or Spec(rate=0, channels=numbered("z", Z.shape[1]))
-        return self.hold(arrays, spec_header(inputs) if inputs else {"n": X.shape[1]}, spec_header(outputs))
+        of = spec_header(inputs) if inputs else {"n": X.shape[1]}, spec_header(outputs)
+        self.header = {"in": of[0], "out": of[1]}  # for those that learn by rate or by name
+        return self.hold(self.learn(Training(X, Z, good, stretch), like), *of)
 
     def hold(self, arrays: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Self:
         """Be fitted: have these arrays, whatever the model file says."""
@@ -133,17 +134,17 @@ class Decoder(Kernel):
         return self
 
     def predict(self, X: ArrayLike, segment: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Decode X (T, n) from a fresh start: (T, d)."""
+        """Decode X (T, n) from a fresh start: (T, d), NaN in rows that no estimate comes with."""
         X = _table("X", X)
         named = self.header.get("in", {}).get("channels") or numbered("x", X.shape[1])
         loop = Loop([self], [-1], [0])
         out = loop.start(Spec(rate=self.header.get("in", {}).get("rate", 0.0), channels=named))[0]
         stretch = np.zeros(len(X), np.int64) if segment is None else np.asarray(segment, np.int64)
         cuts = [0, *(np.flatnonzero(np.diff(stretch)) + 1), len(X)]
-        Y = np.empty((len(X), out.n))
+        Y = np.full((len(X), out.n), np.nan)
         for k, (a, b) in enumerate(itertools.pairwise(cuts)):
-            if b > a:
-                Y[a:b] = loop.process(Block(X[a:b], np.arange(a, b, dtype=float), a, k))[0][1].data
+            for _, y in loop.process(Block(X[a:b], np.arange(a, b, dtype=float), a, k)) if b > a else ():
+                Y[y.times.astype(np.int64)] = y.data
         return Y
 
     def save(self, path: str | Path, **provenance: Any) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import Decoder, Training, affine
+from rheobase.nodes._layers import sigmoid
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
 
@@ -188,9 +189,3 @@ class GRU(Decoder):
             h[i] = n + u * (h[i] - n)
         affine(params.V, params.v, h, y)
         return True
-
-
-@kernel
-def sigmoid(a):
-    """1 / (1 + exp(-a)), in a form that cannot overflow."""
-    return 0.5 + 0.5 * math.tanh(0.5 * a)

@@ -1,0 +1,151 @@
+"""What the learnt sequence models share: their learning, and how their arrays are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from rheobase.nodes._decoder import Decoder, Training
+from rheobase.nodes._level import Level, layers
+from rheobase.nodes._training import Schedule, train
+from rheobase.stream.block import Array, Spec, StreamError
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, nearest
+
+ENDS = ("x_mean", "x_scale", "best")
+
+
+class SequenceModel(Decoder):
+    """A decoder of one or more levels, each a stack of layers, learnt by windows (`_training.py`)."""
+
+    chunks: Count = 40
+    """Estimates in a window of learning: as far back as an error is followed."""
+
+    lookahead: int = 0
+    """Samples by which what is estimated lies before the sample that the estimate comes with; a delay."""
+
+    batch: Count = 16
+    """Windows in a step of learning."""
+
+    epochs: Count = 100
+    """Most passes over the training rows."""
+
+    patience: Count = 20
+    """Epochs without a better one, after which learning stops."""
+
+    held_out: Fraction = 0.15
+    """Share of each segment, its end, that the best epoch is chosen by; not learnt from."""
+
+    learning_rate: Positive = 3e-3
+    """Largest step of AdamW, dimensionless; of the dynamics of state spaces at most 0.001."""
+
+    decay: NotNegative = 0.01
+    """Weight decay of AdamW, dimensionless."""
+
+    dropout: Fraction = 0.1
+    """Share of features left out at random after each layer, in learning."""
+
+    noise: NotNegative = 0.0
+    """Standard deviation of what is added to x in learning, in those of x."""
+
+    channel_dropout: Fraction = 0.0
+    """Share of the channels of a window that are held at their mean in learning: for sensors that may fail."""
+
+    turn: tuple[tuple[str, str], ...] = ()
+    """Pairs of channels, of x and of z, that are turned together by an angle drawn for each window (random yaw)."""
+
+    seed: int = 0
+    """Of the first weights, the windows, and all that is drawn in learning."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it is learnt."""
+
+    resume: str = ""
+    """File that learning keeps after each epoch, and goes on from where it is there."""
+
+    adjustable: ClassVar[tuple[str, ...]] = ("model", "device", "resume")
+
+    told: ClassVar[Callable[[int, int, float], None]] = staticmethod(lambda epoch, epochs, error: None)
+    """Hears of each epoch of learning: its number, of how many, and the error on what is held out."""
+
+    shapes: ClassVar[dict[str, str]] = {"x_mean": "n", "x_scale": "n", "best": ""}
+
+    @property
+    def every(self) -> int:
+        """Samples from one estimate to the next."""
+        raise NotImplementedError
+
+    def levels(self) -> dict[str, Level]:
+        """Its levels by name. Raises StreamError where one is described wrongly."""
+        raise NotImplementedError
+
+    def begin(self, rng: np.random.Generator, rate: float, n: int, d: int) -> dict[str, Array]:
+        """What learning starts from, for n channels at `rate` Hz and d outputs."""
+        raise NotImplementedError
+
+    def forward(self, p: dict[str, Any], x: Any, drop: Callable[[Any], Any]) -> Any:
+        """(batch, span / every, d) of torch tensors x (batch, span, n), both standardised."""
+        raise NotImplementedError
+
+    def fits(self, arrays: dict[str, Array], n: int, d: int) -> None:
+        """Raises StreamError where an array is missing or of another shape."""
+        raise NotImplementedError
+
+    def make_ready(self, x: Spec, arrays: dict[str, Array], ratio: float) -> None:
+        """Set params, state and step; ratio: (rate learnt at) / (rate run at)."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        self.levels()
+        if self.lookahead < 0:
+            raise StreamError(f"lookahead: {self.lookahead} is negative")
+        for key in ("dropout", "held_out"):
+            if getattr(self, key) == 1:
+                raise StreamError(f"{key}: 1 leaves nothing to learn from")
+        super().check()
+
+    def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+        for key in ("dropout", "held_out"):
+            if getattr(self, key) == 1:
+                raise StreamError(f"{key}: 1 leaves nothing to learn from")
+        n, d = data.X.shape[1], data.Z.shape[1]
+        start = self.begin(np.random.default_rng(self.seed), self.header["in"].get("rate", 0.0), n, d)
+        slow, fixed = set(), set()
+        for name, given in self.levels().items():
+            slow |= {f"{name}.{k}" for k in layers(given.type).SLOW}
+            fixed |= {f"{name}.{k}" for k in ("L", "heads", "context")}
+        schedule = Schedule(
+            span=self.chunks * self.every, every=self.every, turned=self._turned(), slow=frozenset(slow),
+            fixed=frozenset(fixed), **{k: getattr(self, k) for k in Schedule._fields if k in self.parameters()},
+        )  # fmt: skip
+        found = train(self.forward, start, data, schedule, like, self.told)
+        last = list(self.levels())[-1]
+        found[f"{last}.out_b"] = found[f"{last}.out_b"] * found["z_scale"] + found["z_mean"]
+        found[f"{last}.out_W"] = found[f"{last}.out_W"] * found["z_scale"]
+        return {k: v for k, v in found.items() if k not in ("z_mean", "z_scale")}
+
+    def _turned(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The pairs of `turn` as columns of x and of z. Raises StreamError where a channel is in neither."""
+        found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        known = [list(self.header[key].get("channels", ())) for key in ("in", "out")]
+        for pair in self.turn:
+            for columns, words in zip(found, known, strict=True):
+                if all(w in words for w in pair):
+                    columns.append((words.index(pair[0]), words.index(pair[1])))
+                    break
+            else:
+                word = next(w for w in pair if not any(w in words for words in known)) if not all(
+                    any(w in words for words in known) for w in pair
+                ) else pair[1]  # fmt: skip
+                raise StreamError(f"turn: no channel {word!r} beside it{nearest(word, [*known[0], *known[1]])}")
+        return found
+
+    def ready(self, x: Spec, **arrays: Array) -> None:
+        self.fits(arrays, x.n, len(self.header["out"]["channels"]))
+        then = self.header["in"].get("rate", 0.0)
+        self.make_ready(x, arrays, then / x.rate if then and x.rate else 1.0)
+
+    def start(self, x: Spec) -> Spec:
+        out = super().start(x)
+        return out.replace(delay=out.delay + self.lookahead / x.rate) if x.rate else out

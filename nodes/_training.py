@@ -1,0 +1,301 @@
+"""How a sequence model is learnt: by windows of a recording, with torch, on a CPU or a GPU.
+
+A window is `span` samples of one segment, that begin anywhere, with a fresh state. Of each segment the last `held_out`
+share is not learnt from: the weights kept are those of the epoch that predicts it best, and learning stops when that
+was `patience` epochs ago. AdamW; its step rises over the first twentieth of the epochs and falls as a cosine to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rheobase.nodes._decoder import Training
+from rheobase.stream.block import Array, StreamError
+
+WARM = 0.05
+SLOWLY = 1e-3
+"""Largest step of the dynamics of a state space (Gu et al.)."""
+
+Arrays = dict[str, Array]
+
+
+class Schedule(NamedTuple):
+    """span: samples a window; every: samples from one estimate to the next; the rest as in `HiSS`."""
+
+    span: int
+    every: int
+    lookahead: int
+    batch: int
+    epochs: int
+    learning_rate: float
+    decay: float
+    dropout: float
+    noise: float
+    channel_dropout: float
+    held_out: float
+    patience: int
+    seed: int
+    device: str
+    resume: str
+    turned: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+    slow: frozenset[str]
+    fixed: frozenset[str]
+
+
+class Windows(NamedTuple):
+    """x (T, n), z (T, d): z of the estimate at each row, standardised and 0 where there is none; good (T,); stretches:
+    rows [i, e) of one segment each."""
+
+    x: Any
+    z: Any
+    good: Any
+    stretches: list[tuple[int, int]]
+
+
+def scales(data: Training) -> tuple[Array, Array, Array, Array]:
+    """Mean and standard deviation of x over all its finite values, and of z over the rows to learn from."""
+    X = np.where(np.isfinite(data.X), data.X, np.nan)
+    x_mean, x_scale = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
+    z_mean, z_scale = data.Z[data.rows].mean(axis=0), data.Z[data.rows].std(axis=0)
+    x_scale[x_scale == 0], z_scale[z_scale == 0] = 1.0, 1.0
+    return x_mean, x_scale, z_mean, z_scale
+
+
+def delayed(data: Training, lookahead: int) -> tuple[Array, NDArray[np.bool_]]:
+    """Z and rows of `lookahead` samples before, in the same segment."""
+    if not lookahead:
+        return data.Z, data.rows
+    Z, rows = np.full_like(data.Z, np.nan), np.zeros_like(data.rows)
+    same = data.segment[lookahead:] == data.segment[:-lookahead]
+    Z[lookahead:][same] = data.Z[:-lookahead][same]
+    rows[lookahead:] = data.rows[:-lookahead] & same
+    return Z, rows
+
+
+def train(
+    forward: Callable[[dict[str, Any], Any, Callable[[Any], Any]], Any],
+    start: Arrays,
+    data: Training,
+    s: Schedule,
+    like: dict[str, Any] | None,
+    told: Callable[[int, int, float], None],
+) -> Arrays:
+    """The arrays of `start`, learnt, with x_mean, x_scale, z_mean, z_scale, and `best`, the epoch they are of.
+
+    forward(p, x, drop) gives (batch, span / every, d) of x (batch, span, n), both standardised. told(epoch, epochs,
+    error): after each epoch, with the error on what is held out, in variances of z. like: an earlier fit, whose
+    epochs are kept, so that nothing needs holding out. Raises StreamError.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise StreamError("learning a sequence model needs the package torch: pip install 'rheobase[train]'") from None
+    device = s.device if s.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StreamError("device: there is no GPU that torch can use")
+    x_mean, x_scale, z_mean, z_scale = scales(data)
+    Z, rows = delayed(data, s.lookahead)
+    given = [
+        torch.tensor(np.nan_to_num((data.X - x_mean) / x_scale, nan=0.0, posinf=0.0, neginf=0.0)).float(),
+        torch.tensor(np.where(rows[:, None], (Z - z_mean) / z_scale, 0.0)).float(),
+        torch.tensor(rows),
+    ]
+    x, z, good = (g.to(device) for g in given)
+    held_out = 0.0 if like else s.held_out
+    learn, judge = split(data.segment, held_out, s.span)
+    epochs = int(like["best"]) if like else s.epochs
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)  # one order of sums: the same seed gives the same weights
+    try:
+        p = {k: torch.tensor(v, dtype=torch.float32, device=device) for k, v in start.items()}
+        free = {k: w.requires_grad_() for k, w in p.items() if k not in s.fixed}
+        slow = [w for k, w in free.items() if k in s.slow]
+        rest = [w for k, w in free.items() if k not in s.slow]
+        groups = [
+            {"params": rest, "lr": s.learning_rate, "weight_decay": s.decay},
+            {"params": slow, "lr": min(s.learning_rate, SLOWLY), "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW([g for g in groups if g["params"]])
+        g = torch.Generator().manual_seed(s.seed)
+        turn = _turner(s, x_mean, x_scale, z_mean, z_scale, g)
+        source = Windows(x, z, good, learn)
+        per_epoch = math.ceil(sum(e - i for i, e in learn) / s.span)
+        total = max(1, epochs * math.ceil(per_epoch / s.batch))
+        pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _pace(k / total))
+        keep: dict[str, Any] = {"epoch": 0, "least": math.inf, "best": epochs, "arrays": _numbers(p)}
+        if s.resume and Path(s.resume).exists():
+            keep = _resumed(torch, s.resume, p, optimiser, pace, g)
+
+        def drop(u: Any) -> Any:
+            if not s.dropout:
+                return u
+            kept = torch.rand(u.shape, generator=g if u.device.type == "cpu" else None, device=u.device) >= s.dropout
+            return u * kept / (1 - s.dropout)
+
+        for epoch in range(keep["epoch"] + 1, epochs + 1):
+            if epoch - keep["best"] > s.patience and judge:
+                break
+            for starts in _starts(learn, s.span, per_epoch, g).split(s.batch):
+                u, target, there = _cut(source, starts.tolist(), s)
+                if not there.any():
+                    continue
+                u, target = turn(u, target)
+                if s.noise:
+                    u = u + s.noise * torch.randn(u.shape, generator=g).to(device)
+                if s.channel_dropout:
+                    u = u * (torch.rand((len(u), 1, u.shape[2]), generator=g) >= s.channel_dropout).to(device)
+                optimiser.zero_grad()
+                (forward(p, u, drop) - target)[there].square().mean().backward()
+                torch.nn.utils.clip_grad_norm_(list(free.values()), 1.0)
+                optimiser.step()
+                pace.step()
+            keep["epoch"] = epoch
+            error = math.nan
+            if judge:
+                error = _error(torch, forward, p, Windows(x, z, good, judge), s)
+                if error < keep["least"]:
+                    keep |= {"least": error, "best": epoch, "arrays": _numbers(p)}
+            else:
+                keep["arrays"] = _numbers(p)
+            told(epoch, epochs, error)
+            if s.resume:
+                _saved(torch, s.resume, keep, p, optimiser, pace, g)
+    finally:
+        torch.set_num_threads(threads)
+    return keep["arrays"] | dict(
+        x_mean=x_mean, x_scale=x_scale, z_mean=z_mean, z_scale=z_scale, best=np.array(float(keep["best"]))
+    )
+
+
+def split(
+    segment: NDArray[np.int64], held_out: float, span: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Stretches of rows to learn from, and to judge by: the last share of each segment that leaves a span for both.
+
+    Raises StreamError where nothing is left to judge by.
+    """
+    edges = [0, *np.flatnonzero(np.diff(segment)) + 1, len(segment)]
+    learn, judge = [], []
+    for i, e in zip(edges, edges[1:], strict=False):
+        cut = e - int(held_out * (e - i))
+        if held_out and min(cut - i, e - cut) >= span:
+            learn.append((i, cut))
+            judge.append((cut, e))
+        else:
+            learn.append((i, e))
+    if held_out and not judge:
+        longest = max(np.diff(edges))
+        raise StreamError(
+            f"held_out: {held_out:g} of the longest segment, {longest} samples, is less than a span of {span}: "
+            "a shorter span, or more data"
+        )
+    return learn, judge
+
+
+def _pace(share: float) -> float:
+    return min(share / WARM, 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))) if share > 0 else 1e-3
+
+
+def _starts(stretches: Sequence[tuple[int, int]], span: int, n: int, g: Any) -> Any:
+    """First rows of n windows, anywhere in the stretches (a window may reach beyond the end of one)."""
+    import torch
+
+    room = torch.tensor([max(1, e - i - span + 1) for i, e in stretches], dtype=torch.float64)
+    which = torch.multinomial(room, n, replacement=True, generator=g)
+    first = torch.tensor([i for i, _ in stretches])[which]
+    offset = (torch.rand(n, generator=g, dtype=torch.float64) * room[which]).long()
+    end = torch.tensor([e for _, e in stretches])[which]
+    return torch.stack([first + offset, end], 1)
+
+
+def _cut(w: Windows, starts: Sequence[Sequence[int]], s: Schedule) -> tuple[Any, Any, Any]:
+    """x (b, span, n), z and whether it is good (b, span / every, d), (b, span / every)."""
+    import torch
+
+    first, end = (torch.tensor(v, device=w.x.device)[:, None] for v in zip(*starts, strict=True))
+    t = first + torch.arange(s.span, device=w.x.device)
+    at = torch.minimum(t, end - 1)
+    last = at[:, s.every - 1 :: s.every]
+    there = w.good[last] & (t < end)[:, s.every - 1 :: s.every]
+    return w.x[at], w.z[last], there
+
+
+def _error(torch: Any, forward: Callable[..., Any], p: dict[str, Any], w: Windows, s: Schedule) -> float:
+    """Mean square over windows that follow one another."""
+    starts = [(t, e) for i, e in w.stretches for t in range(i, e - s.every + 1, s.span)]
+    total = count = 0.0
+    with torch.no_grad():
+        for k in range(0, len(starts), 4 * s.batch):
+            u, target, there = _cut(w, starts[k : k + 4 * s.batch], s)
+            r = (forward(p, u, lambda v: v) - target)[there]
+            total += float(r.square().sum())
+            count += r.numel()
+    return total / count if count else math.nan
+
+
+def _turner(s: Schedule, *scales_and_generator: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Turns the pairs of channels of each window by one angle, drawn for it: it works on what is measured, not on what
+    is standardised."""
+    import torch
+
+    x_mean, x_scale, z_mean, z_scale, g = scales_and_generator
+    pairs_x, pairs_z = s.turned
+
+    def one(u: Any, pairs: list[tuple[int, int]], mean: Array, scale: Array, c: Any, sn: Any) -> Any:
+        parts = list(u.unbind(-1))
+        for a, b in pairs:
+            raw_a, raw_b = parts[a] * scale[a] + mean[a], parts[b] * scale[b] + mean[b]
+            parts[a] = (c * raw_a - sn * raw_b - mean[a]) / scale[a]
+            parts[b] = (sn * raw_a + c * raw_b - mean[b]) / scale[b]
+        return torch.stack(parts, -1)
+
+    def turn(u: Any, z: Any) -> tuple[Any, Any]:
+        if not pairs_x:
+            return u, z
+        angle = (2 * math.pi * torch.rand(len(u), 1, generator=g)).to(u.device)
+        c, sn = angle.cos(), angle.sin()
+        return one(u, pairs_x, x_mean, x_scale, c, sn), one(z, pairs_z, z_mean, z_scale, c, sn)
+
+    return turn
+
+
+def _numbers(p: dict[str, Any]) -> Arrays:
+    return {k: w.detach().cpu().numpy().astype(float) for k, w in p.items()}
+
+
+def _saved(torch: Any, path: str, keep: dict[str, Any], p: Any, optimiser: Any, pace: Any, g: Any) -> None:
+    """Whole or not at all."""
+    now = {k: w.detach() for k, w in p.items()}
+    kept = keep | {"arrays": {k: torch.tensor(v) for k, v in keep["arrays"].items()}}
+    part = Path(f"{path}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {"keep": kept, "p": now, "optimiser": optimiser.state_dict(), "pace": pace.state_dict(), "g": g.get_state()},
+        part,
+    )
+    part.replace(path)
+
+
+def _resumed(torch: Any, path: str, p: dict[str, Any], optimiser: Any, pace: Any, g: Any) -> dict[str, Any]:
+    """Raises StreamError where the file is not of this model."""
+    try:
+        saved = torch.load(path, weights_only=True)
+        if {k: v.shape for k, v in saved["p"].items()} != {k: w.shape for k, w in p.items()}:
+            raise StreamError(f"resume: {path} is of another model: delete it, or name another file")
+        with torch.no_grad():
+            for k, w in p.items():
+                w.copy_(saved["p"][k])
+        optimiser.load_state_dict(saved["optimiser"])
+        pace.load_state_dict(saved["pace"])
+        g.set_state(saved["g"])
+    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, AttributeError) as e:
+        raise StreamError(f"resume: {path} cannot be read: {e}") from None
+    keep: dict[str, Any] = saved["keep"]
+    return keep | {"arrays": {k: v.numpy() for k, v in keep["arrays"].items()}}
