@@ -30,7 +30,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers   how many
     states   of a state space, for each feature (default: 64, of mamba 16)
     init     what a state space starts from (default: lin; of s4 legs)
-    memory   s: [shortest, longest] that a state space starts with, 1/dt spread evenly between (default: 10 to 1000 samples)
+    memory   s: [shortest, longest] that a state space starts with, 1/dt spread between (default: 10 to 1000 samples)
     heads    of a transformer
     context  samples (of a high level: chunks) that a transformer looks back over
     """
@@ -149,5 +149,3 @@ def lost(y):
     """y = NaN"""
     for i in range(y.shape[0]):
         y[i] = np.nan
-
-

@@ -1,6 +1,6 @@
 """LSTM: a stack of long short-term memories, in the form of PyTorch. Hochreiter & Schmidhuber, 1997.
 
-    (i, f, g, o) = W' u + U' h + c,   m <- sigmoid(f) m + sigmoid(i) tanh(g),   h <- sigmoid(o) tanh(m),   u <- h
+(i, f, g, o) = W' u + U' h + c,   m <- sigmoid(f) m + sigmoid(i) tanh(g),   h <- sigmoid(o) tanh(m),   u <- h
 """
 
 from __future__ import annotations

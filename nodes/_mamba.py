@@ -33,7 +33,7 @@ TAPS = 4
 
 class MambaParams(NamedTuple):
     """W_in (layers, H, 2E), w (layers, 4, E), c, b_dt, D (layers, E), W_x (layers, E, R + 2N), W_dt (layers, R, E),
-    A (layers, N, E), W_out (layers, E, H); g, b (layers + 1, H); none (H + R + 2N): zeros, for maps without a constant."""
+    A (layers, N, E), W_out (layers, E, H); g, b (layers + 1, H); none: zeros, for maps without a constant."""
 
     W_in: NDArray[np.float64]
     w: NDArray[np.float64]
@@ -81,20 +81,23 @@ def initial(rng: np.random.Generator, level: Any, dt: tuple[float, float]) -> Ar
 
 
 def forward(p: dict[str, Any], u: Any, drop: Any) -> Any:
-    import torch
-    from torch.nn.functional import conv1d, silu, softplus
-
     for k in range(len(p["D"])):
-        N, E = p["A_log"][k].shape
-        R = p["W_dt"].shape[1]
-        x, z = (norm(u, p["g"][k], p["b"][k]) @ p["W_in"][k]).split(E, dim=-1)
-        past = torch.nn.functional.pad(x.transpose(1, 2), (TAPS - 1, 0))
-        x = silu(conv1d(past, p["w"][k].T[:, None, :], p["c"][k], groups=E)).transpose(1, 2)
-        delta, B, C = (x @ p["W_x"][k]).split([R, N, N], dim=-1)
-        dt = softplus(delta @ p["W_dt"][k] + p["b_dt"][k])
-        y = scan(dt, -p["A_log"][k].exp(), B, C, x) + p["D"][k] * x
-        u = u + drop((y * silu(z)) @ p["W_out"][k])
+        u = u + drop(mixed({key: w[k] for key, w in p.items()}, norm(u, p["g"][k], p["b"][k])))
     return norm(u, p["g"][-1], p["b"][-1])
+
+
+def mixed(p: dict[str, Any], v: Any) -> Any:
+    """What a layer adds to u, of v = norm(u)."""
+    from torch.nn.functional import conv1d, pad, silu, softplus
+
+    N, E = p["A_log"].shape
+    x, z = (v @ p["W_in"]).split(E, dim=-1)
+    past = pad(x.transpose(1, 2), (TAPS - 1, 0))
+    x = silu(conv1d(past, p["w"].T[:, None, :], p["c"], groups=E)).transpose(1, 2)
+    delta, B, C = (x @ p["W_x"]).split([len(p["W_dt"]), N, N], dim=-1)
+    dt = softplus(delta @ p["W_dt"] + p["b_dt"])
+    y = scan(dt, -p["A_log"].exp(), B, C, x) + p["D"] * x
+    return (y * silu(z)) @ p["W_out"]
 
 
 def scan(dt: Any, A: Any, B: Any, C: Any, x: Any) -> Any:
@@ -102,16 +105,17 @@ def scan(dt: Any, A: Any, B: Any, C: Any, x: Any) -> Any:
 
     On a CPU by compiled loops, forth and back: torch would write down every s, and its gradient, many times over.
     """
-    return plain_scan(dt, A, B, C, x) if x.is_cuda else _compiled_scan().apply(dt, A, B, C, x)
+    decay, drive = (dt[:, :, None] * A).exp(), dt * x
+    return plain_scan(decay, drive, B, C) if x.is_cuda else _compiled_scan().apply(decay, drive, B, C)
 
 
-def plain_scan(dt: Any, A: Any, B: Any, C: Any, x: Any) -> Any:
-    """`scan` as it is written, sample by sample."""
+def plain_scan(decay: Any, drive: Any, B: Any, C: Any) -> Any:
+    """y of s <- decay s + drive B as it is written, sample by sample; decay (b, T, N, E), drive (b, T, E)."""
     import torch
 
-    s, ys = x.new_zeros(x.shape[0], *A.shape), []
-    for t in range(x.shape[1]):
-        s = (dt[:, t, None] * A).exp() * s + (dt[:, t] * x[:, t])[:, None] * B[:, t, :, None]
+    s, ys = torch.zeros_like(decay[:, 0]), []
+    for t in range(decay.shape[1]):
+        s = decay[:, t] * s + drive[:, t, None] * B[:, t, :, None]
         ys.append((C[:, t, :, None] * s).sum(1))
     return torch.stack(ys, 1)
 
@@ -124,8 +128,8 @@ def _compiled_scan() -> Any:
         @staticmethod
         def forward(ctx: Any, *given: Any) -> Any:
             arrays = [g.detach().contiguous().numpy() for g in given]
-            b, T, E = arrays[0].shape
-            s = np.zeros((b, T + 1, *arrays[1].shape), arrays[0].dtype)
+            b, T, N, E = arrays[0].shape
+            s = np.zeros((b, T + 1, N, E), arrays[0].dtype)
             y = np.zeros((b, T, E), arrays[0].dtype)
             scan_forth(*arrays, s, y)
             ctx.kept = (arrays, s)
@@ -142,41 +146,36 @@ def _compiled_scan() -> Any:
 
 
 @kernel
-def scan_forth(dt, A, B, C, x, s, y):
+def scan_forth(decay, drive, B, C, s, y):
     """s (b, T + 1, N, E) and y, of zeros."""
-    N, E = A.shape
-    for b in range(x.shape[0]):
-        for t in range(x.shape[1]):
-            yt, dtt, xt = y[b, t], dt[b, t], x[b, t]
-            for n in range(N):
-                before, now, An, Bn, Cn = s[b, t, n], s[b, t + 1, n], A[n], B[b, t, n], C[b, t, n]
-                for e in range(E):
-                    now[e] = math.exp(dtt[e] * An[e]) * before[e] + dtt[e] * xt[e] * Bn
+    for b in range(s.shape[0]):
+        for t in range(y.shape[1]):
+            yt, ut = y[b, t], drive[b, t]
+            for n in range(s.shape[2]):
+                before, now, an, Bn, Cn = s[b, t, n], s[b, t + 1, n], decay[b, t, n], B[b, t, n], C[b, t, n]
+                for e in range(s.shape[3]):
+                    now[e] = an[e] * before[e] + ut[e] * Bn
                     yt[e] += Cn * now[e]
 
 
 @kernel
-def scan_back(dt, A, B, C, x, s, dy, ds, ddt, dA, dB, dC, dx):
-    """What y changes by with each of its five; ds (N, E) is room, the others are zeros."""
-    N, E = A.shape
-    for b in range(x.shape[0]):
+def scan_back(decay, drive, B, C, s, dy, ds, d_decay, d_drive, dB, dC):
+    """What y changes by with each of its four; ds (N, E) is room, the others are zeros."""
+    for b in range(s.shape[0]):
         ds[:] = 0
-        for t in range(x.shape[1] - 1, -1, -1):
-            dtt, xt, dyt, ddtt, dxt = dt[b, t], x[b, t], dy[b, t], ddt[b, t], dx[b, t]
-            for n in range(N):
-                before, now, An, Bn, Cn = s[b, t, n], s[b, t + 1, n], A[n], B[b, t, n], C[b, t, n]
-                dsn, dAn = ds[n], dA[n]
+        for t in range(dy.shape[1] - 1, -1, -1):
+            ut, dyt, dut = drive[b, t], dy[b, t], d_drive[b, t]
+            for n in range(s.shape[2]):
+                before, now, an, Bn, Cn = s[b, t, n], s[b, t + 1, n], decay[b, t, n], B[b, t, n], C[b, t, n]
+                dsn, dan = ds[n], d_decay[b, t, n]
                 to_B = to_C = 0.0
-                for e in range(E):
+                for e in range(s.shape[3]):
                     to_C += dyt[e] * now[e]
                     g = dsn[e] + dyt[e] * Cn
-                    decay = math.exp(dtt[e] * An[e])
-                    by = g * before[e] * decay
-                    dAn[e] += by * dtt[e]
-                    ddtt[e] += by * An[e] + g * xt[e] * Bn
-                    dxt[e] += g * dtt[e] * Bn
-                    to_B += g * dtt[e] * xt[e]
-                    dsn[e] = g * decay
+                    dan[e] = g * before[e]
+                    dut[e] += g * Bn
+                    to_B += g * ut[e]
+                    dsn[e] = g * an[e]
                 dB[b, t, n] = to_B
                 dC[b, t, n] = to_C
 
@@ -192,43 +191,48 @@ def streamed(a: Arrays, ratio: float) -> tuple[MambaParams, MambaState]:
 
 @kernel
 def step(p, s, u):
-    n, N, E = p.A.shape
-    R = p.W_dt.shape[1]
-    Q = p.W_x.shape[2]
-    x, z, dt, a = s.xz[:E], s.xz[E:], s.dt, s.a
+    n = p.A.shape[0]
     for k in range(n):
         normed(p.g[k], p.b[k], u, s.v)
-        affine(p.W_in[k], p.none[: 2 * E], s.v, s.xz)
-        past = s.x[k]
-        for j in range(TAPS - 1):
-            for e in range(E):
-                past[j, e] = past[j + 1, e]
-        for e in range(E):
-            past[TAPS - 1, e] = x[e]
-            a[e] = p.c[k, e]
-        for j in range(TAPS):
-            for e in range(E):
-                a[e] += p.w[k, j, e] * past[j, e]
-        for e in range(E):
-            a[e] *= sigmoid(a[e])
-        affine(p.W_x[k], p.none[:Q], a, s.dbc)
-        affine(p.W_dt[k], p.b_dt[k], s.dbc[:R], dt)
-        for e in range(E):
-            dt[e] = softplus(dt[e])
-            x[e] = p.D[k, e] * a[e]
-            a[e] *= dt[e]
-        for i in range(N):
-            A, si, B, C = p.A[k, i], s.s[k, i], s.dbc[R + i], s.dbc[R + N + i]
-            for e in range(E):
-                si[e] = math.exp(dt[e] * A[e]) * si[e] + a[e] * B
-                x[e] += C * si[e]
-        for e in range(E):
-            x[e] *= z[e] * sigmoid(z[e])
-        affine(p.W_out[k], p.none[: u.shape[0]], x, s.y)
+        mix(p, s, k)
         add(s.y, u)
     normed(p.g[n], p.b[n], u, s.v)
     for i in range(u.shape[0]):
         u[i] = s.v[i]
+
+
+@kernel
+def mix(p, s, k):
+    """One sample of layer k: s.y from s.v."""
+    N, E = p.A.shape[1:]
+    R, Q = p.W_dt.shape[1], p.W_x.shape[2]
+    x, z, dt, a, past = s.xz[:E], s.xz[E:], s.dt, s.a, s.x[k]
+    affine(p.W_in[k], p.none[: 2 * E], s.v, s.xz)
+    for j in range(TAPS - 1):
+        for e in range(E):
+            past[j, e] = past[j + 1, e]
+    for e in range(E):
+        past[TAPS - 1, e] = x[e]
+        a[e] = p.c[k, e]
+    for j in range(TAPS):
+        for e in range(E):
+            a[e] += p.w[k, j, e] * past[j, e]
+    for e in range(E):
+        a[e] *= sigmoid(a[e])
+    affine(p.W_x[k], p.none[:Q], a, s.dbc)
+    affine(p.W_dt[k], p.b_dt[k], s.dbc[:R], dt)
+    for e in range(E):
+        dt[e] = softplus(dt[e])
+        x[e] = p.D[k, e] * a[e]
+        a[e] *= dt[e]
+    for i in range(N):
+        A, si, B, C = p.A[k, i], s.s[k, i], s.dbc[R + i], s.dbc[R + N + i]
+        for e in range(E):
+            si[e] = math.exp(dt[e] * A[e]) * si[e] + a[e] * B
+            x[e] += C * si[e]
+    for e in range(E):
+        x[e] *= z[e] * sigmoid(z[e])
+    affine(p.W_out[k], p.none[: s.y.shape[0]], x, s.y)
 
 
 @kernel

@@ -118,7 +118,8 @@ def forward(p: dict[str, Any], u: Any, drop: Any) -> Any:
 def response(Lambda: Any, P: Any, B: Any, C: Any, dt: Any, L: int) -> Any:
     """K (H, L) from its transform K^ at w = exp(-2 pi i j / L), all of C~, P, B (H, M):
 
-    K^ = 2 (s_CB - (1 + w) s_CP s_PB / (1 + (1 + w) s_PP)),   s_ab = dt sum_n a_n b_n / (2 (1 - w) - dt Lambda_n (1 + w))
+    K^ = 2 (s_CB - (1 + w) s_CP s_PB / (1 + (1 + w) s_PP)),
+    s_ab = dt sum_n a_n b_n / (2 (1 - w) - dt Lambda_n (1 + w))
 
     over all 2 M: the form of Gu et al. times (1 + w), which has no pole at w = -1.
     """

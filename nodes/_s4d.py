@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._layers import Arrays, gate, gated, glorot, norm, normed, norms
-from rheobase.nodes._ssm import Diagonal, discretised, initial as modes, recur
-from rheobase.stream.block import Array
+from rheobase.nodes._ssm import Diagonal, discretised, recur
+from rheobase.nodes._ssm import initial as modes
 from rheobase.stream.node import kernel
 
 SHAPES = {
@@ -76,8 +76,12 @@ def forward(p: dict[str, Any], u: Any, drop: Any) -> Any:
     for k in range(len(p["D"])):
         dt = p["log_dt"][k].exp()[:, None]  # (H, 1)
         z = torch.complex(-p["A_re"][k].exp() * dt, p["A_im"][k] * dt)  # (H, M)
-        C = torch.complex(p["C_re"][k], p["C_im"][k]) * dt * torch.where(
-            z.abs() < 1e-8, torch.ones_like(z), torch.expm1(z) / torch.where(z.abs() < 1e-8, torch.ones_like(z), z)
+        C = (
+            torch.complex(p["C_re"][k], p["C_im"][k])
+            * dt
+            * torch.where(
+                z.abs() < 1e-8, torch.ones_like(z), torch.expm1(z) / torch.where(z.abs() < 1e-8, torch.ones_like(z), z)
+            )
         )
         K = 2 * (C[:, None, :] @ (z[..., None] * steps).exp())[:, 0].real  # (H, T)
         x = norm(u, p["g"][k], p["b"][k])
@@ -87,7 +91,7 @@ def forward(p: dict[str, Any], u: Any, drop: Any) -> Any:
 
 
 def convolved(K: Any, u: Any) -> Any:
-    """K (H, L) with u (batch, L, H), causal: the product with a Toeplitz matrix where L is short, by Fourier where not."""
+    """K (H, L) with u (batch, L, H), causal: the product with a Toeplitz matrix where L is short, else by Fourier."""
     import torch
 
     L = u.shape[1]
@@ -129,5 +133,3 @@ def fresh(s):
 def copied(s, to):
     to.x_re[:] = s.x_re
     to.x_im[:] = s.x_im
-
-

@@ -1,12 +1,13 @@
 """How a sequence model is learnt: by windows of a recording, with torch, on a CPU or a GPU.
 
-A window is `span` samples of one segment, that begin anywhere, with a fresh state. Of each segment the last `held_out`
-share is not learnt from: the weights kept are those of the epoch that predicts it best, and learning stops when that
-was `patience` epochs ago. AdamW; its step rises over the first twentieth of the epochs and falls as a cosine to nothing.
+A window is `span` samples of one segment, that begin anywhere, with a fresh state. A share of each segment, `held_out`,
+is not learnt from (`split`): the weights kept are those of the epoch that predicts it best, and learning stops when
+that was `patience` epochs ago. AdamW; its step rises over the first twentieth of the epochs, then falls as a cosine.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from rheobase.nodes._decoder import Training
 from rheobase.stream.block import Array, StreamError
 
 WARM = 0.05
+PIECES = 5
+"""Of a segment, at most, each of which is judged by at its end."""
 SLOWLY = 1e-3
 """Largest step of the dynamics of a state space (Gu et al.)."""
 
@@ -177,19 +180,23 @@ def train(
 def split(
     segment: NDArray[np.int64], held_out: float, span: int
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Stretches of rows to learn from, and to judge by: the last share of each segment that leaves a span for both.
+    """Stretches of rows to learn from, and to judge by.
 
-    Raises StreamError where nothing is left to judge by.
+    A segment is cut into as many pieces, at most `PIECES`, as have a span to judge by; of each piece the last share is
+    for that. So what happens only at the end of a recording (rest, say) is not all that counts. Raises StreamError
+    where nothing is left to judge by.
     """
     edges = [0, *np.flatnonzero(np.diff(segment)) + 1, len(segment)]
     learn, judge = [], []
-    for i, e in zip(edges, edges[1:], strict=False):
-        cut = e - int(held_out * (e - i))
-        if held_out and min(cut - i, e - cut) >= span:
-            learn.append((i, cut))
-            judge.append((cut, e))
-        else:
+    for i, e in itertools.pairwise(edges):
+        pieces = min(PIECES, int(held_out * (e - i) / span), int((1 - held_out) * (e - i) / span))
+        if not pieces:
             learn.append((i, e))
+            continue
+        for a, b in itertools.pairwise(np.linspace(i, e, pieces + 1).astype(int).tolist()):
+            cut = b - round(held_out * (b - a))
+            learn.append((a, cut))
+            judge.append((cut, b))
     if held_out and not judge:
         longest = max(np.diff(edges))
         raise StreamError(

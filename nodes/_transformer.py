@@ -109,18 +109,18 @@ def step(p, s, u):
     context = s.k.shape[1]
     t = s.count[0]
     first = max(0, t - context + 1)
-    for l in range(p.g1.shape[0]):
-        normed(p.g1[l], p.b1[l], u, s.n)
-        affine(p.W_qkv[l], p.b_qkv[l], s.n, s.qkv)
+    for n in range(p.g1.shape[0]):
+        normed(p.g1[n], p.b1[n], u, s.n)
+        affine(p.W_qkv[n], p.b_qkv[n], s.n, s.qkv)
         at = t % context
         for i in range(H):
-            s.k[l, at, i] = s.qkv[H + i]
-            s.v[l, at, i] = s.qkv[2 * H + i]
+            s.k[n, at, i] = s.qkv[H + i]
+            s.v[n, at, i] = s.qkv[2 * H + i]
             s.y[i] = 0.0
         for h in range(heads):
             top = -np.inf
             for j in range(first, t + 1):
-                key = s.k[l, j % context]
+                key = s.k[n, j % context]
                 score = 0.0
                 for i in range(h * d, h * d + d):
                     score += s.qkv[i] * key[i]
@@ -131,18 +131,18 @@ def step(p, s, u):
             for j in range(first, t + 1):
                 weight = math.exp(s.a[j - first] - top)
                 total += weight
-                value = s.v[l, j % context]
+                value = s.v[n, j % context]
                 for i in range(h * d, h * d + d):
                     s.y[i] += weight * value[i]
             for i in range(h * d, h * d + d):
                 s.y[i] /= total
-        affine(p.W_o[l], p.b_o[l], s.y, s.z)
+        affine(p.W_o[n], p.b_o[n], s.y, s.z)
         add(s.z, u)
-        normed(p.g2[l], p.b2[l], u, s.n)
-        affine(p.W_1[l], p.b_1[l], s.n, s.f)
+        normed(p.g2[n], p.b2[n], u, s.n)
+        affine(p.W_1[n], p.b_1[n], s.n, s.f)
         for i in range(s.f.shape[0]):
             s.f[i] = max(s.f[i], 0.0)
-        affine(p.W_2[l], p.b_2[l], s.f, s.z)
+        affine(p.W_2[n], p.b_2[n], s.f, s.z)
         add(s.z, u)
     s.count[0] = t + 1
 

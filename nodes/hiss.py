@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Training, affine
+from rheobase.nodes._decoder import affine
 from rheobase.nodes._level import Level, LevelParams, checked, forward, initial, layers, level, lost, scaled, streamed
 from rheobase.nodes._sequence import SequenceModel
 from rheobase.nodes.dkf import part
-from rheobase.stream.block import Array, Spec, StreamError
+from rheobase.stream.block import Array, Spec
 from rheobase.stream.node import Count, kernel
 
 
