@@ -66,6 +66,9 @@ class Decoder(Kernel):
     shapes: ClassVar[dict[str, str]] = {}
     """Its arrays and their sizes: n channels in, d out, l = lags n; other letters are free, but one size each."""
 
+    any_rate: ClassVar[bool] = False
+    """Whether it runs at another rate than it was fitted at."""
+
     adjustable: ClassVar[tuple[str, ...]] = ("model",)
     """Parameters that may differ between the fit and a run."""
 
@@ -195,7 +198,7 @@ class Decoder(Kernel):
                 if then.get(key) != value:
                     raise StreamError(f"was fitted with {key} {then.get(key)!r}, here it is {value!r}: fit it again")
             if x:
-                check_input(self.header["in"], x)
+                check_input(self.header["in"] | ({"rate": 0.0} if self.any_rate else {}), x)
             n, d = self.header["in"]["n"], len(self.header["out"]["channels"])
             check_shapes(self.shapes, self.arrays, n=n, d=d, l=n * getattr(self, "lags", 1))
         except StreamError as e:

@@ -73,6 +73,22 @@ def add(y, u):
         u[i] += y[i]
 
 
+@kernel
+def zero(a):
+    """a = 0, whatever its shape (what numba makes of a[:] = 0 takes long to compile, and a copy far longer)."""
+    flat = a.reshape(a.size)
+    for i in range(flat.shape[0]):
+        flat[i] = 0.0
+
+
+@kernel
+def copy(a, to):
+    """to = a, whatever their shape."""
+    flat, other = a.reshape(a.size), to.reshape(to.size)
+    for i in range(flat.shape[0]):
+        other[i] = flat[i]
+
+
 def glorot(rng: np.random.Generator, layers: int, into: int, out: int) -> Array:
     """W (layers, into, out), uniform, of variance 1 / (3 into): what torch starts a linear layer from."""
     return rng.uniform(-1, 1, (layers, into, out)) / math.sqrt(into)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import affine
-from rheobase.nodes._layers import Arrays, glorot, sigmoid
-from rheobase.stream.node import kernel
+from rheobase.nodes._layers import Arrays, copy, glorot, sigmoid, zero
+from rheobase.stream.node import kernel, routine
 
 SHAPES = {"W": "l h 4h", "U": "l h 4h", "c": "l 4h"}
 SLOW: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ def streamed(a: Arrays, ratio: float) -> tuple[LSTMParams, LSTMState]:
     return LSTMParams(a["W"], a["U"], a["c"], none), LSTMState(*np.zeros((2, n, H)), *np.zeros((2, 4 * H)))
 
 
-@kernel
+@routine
 def step(p, s, u):
     H = u.shape[0]
     for k in range(p.c.shape[0]):
@@ -75,11 +75,11 @@ def step(p, s, u):
 
 @kernel
 def fresh(s):
-    s.h[:] = 0.0
-    s.m[:] = 0.0
+    zero(s.h)
+    zero(s.m)
 
 
 @kernel
 def copied(s, to):
-    to.h[:] = s.h
-    to.m[:] = s.m
+    copy(s.h, to.h)
+    copy(s.m, to.m)

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import affine
-from rheobase.nodes._layers import Arrays, add, glorot, norm, normed, norms, sigmoid
-from rheobase.stream.node import kernel
+from rheobase.nodes._layers import Arrays, add, copy, glorot, norm, normed, norms, sigmoid, zero
+from rheobase.stream.node import kernel, routine
 
 SHAPES = {
     "W_in": "l h 4h", "w": "l taps 2h", "c": "l 2h", "W_x": "l 2h r+2s", "W_dt": "l r 2h", "b_dt": "l 2h",
@@ -189,7 +189,7 @@ def streamed(a: Arrays, ratio: float) -> tuple[MambaParams, MambaState]:
     return params, MambaState(np.zeros((n, TAPS, E)), np.zeros((n, N, E)), *room)
 
 
-@kernel
+@routine
 def step(p, s, u):
     n = p.A.shape[0]
     for k in range(n):
@@ -243,11 +243,11 @@ def softplus(a):
 
 @kernel
 def fresh(s):
-    s.x[:] = 0.0
-    s.s[:] = 0.0
+    zero(s.x)
+    zero(s.s)
 
 
 @kernel
 def copied(s, to):
-    to.x[:] = s.x
-    to.s[:] = s.s
+    copy(s.x, to.x)
+    copy(s.s, to.s)

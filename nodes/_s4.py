@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._layers import Arrays, gate, gated, glorot, norm, normed, norms
+from rheobase.nodes._layers import Arrays, copy, gate, gated, glorot, norm, normed, norms, zero
 from rheobase.nodes._s4d import convolved
 from rheobase.nodes._ssm import Complex, hippo
 from rheobase.stream.block import StreamError
-from rheobase.stream.node import kernel
+from rheobase.stream.node import kernel, routine
 
 SHAPES = {
     **{f"{key}_{half}": "l h m" for key in "APBC" for half in ("re", "im")},
@@ -169,7 +169,7 @@ def untied(Lambda: Complex, P: Complex, C: Complex, dt: NDArray[np.float64], L: 
     return found
 
 
-@kernel
+@routine
 def step(p, s, u):
     for k in range(p.D.shape[0]):
         normed(p.g[k], p.b[k], u, s.v)
@@ -213,11 +213,11 @@ def _state(p, s, k):
 
 @kernel
 def fresh(s):
-    s.x_re[:] = 0.0
-    s.x_im[:] = 0.0
+    zero(s.x_re)
+    zero(s.x_im)
 
 
 @kernel
 def copied(s, to):
-    to.x_re[:] = s.x_re
-    to.x_im[:] = s.x_im
+    copy(s.x_re, to.x_re)
+    copy(s.x_im, to.x_im)

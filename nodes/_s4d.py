@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._layers import Arrays, gate, gated, glorot, norm, normed, norms
+from rheobase.nodes._layers import Arrays, copy, gate, gated, glorot, norm, normed, norms, zero
 from rheobase.nodes._ssm import Diagonal, discretised, recur
 from rheobase.nodes._ssm import initial as modes
-from rheobase.stream.node import kernel
+from rheobase.stream.node import kernel, routine
 
 SHAPES = {
     "log_dt": "l h", "A_re": "l h m", "A_im": "l h m", "C_re": "l h m", "C_im": "l h m", "D": "l h", "W": "l h 2h",
@@ -115,7 +115,7 @@ def streamed(a: Arrays, ratio: float) -> tuple[S4DParams, S4DState]:
     return params, S4DState(np.zeros((n, M, H)), np.zeros((n, M, H)), np.zeros(H), np.zeros(H), np.zeros(2 * H))
 
 
-@kernel
+@routine
 def step(p, s, u):
     for k in range(p.D.shape[0]):
         normed(p.g[k], p.b[k], u, s.v)
@@ -125,11 +125,11 @@ def step(p, s, u):
 
 @kernel
 def fresh(s):
-    s.x_re[:] = 0.0
-    s.x_im[:] = 0.0
+    zero(s.x_re)
+    zero(s.x_im)
 
 
 @kernel
 def copied(s, to):
-    to.x_re[:] = s.x_re
-    to.x_im[:] = s.x_im
+    copy(s.x_re, to.x_re)
+    copy(s.x_im, to.x_im)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -302,7 +303,9 @@ def _resumed(torch: Any, path: str, p: dict[str, Any], optimiser: Any, pace: Any
         optimiser.load_state_dict(saved["optimiser"])
         pace.load_state_dict(saved["pace"])
         g.set_state(saved["g"])
-    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, AttributeError) as e:
-        raise StreamError(f"resume: {path} cannot be read: {e}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
+        raise StreamError(
+            f"resume: {path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
+        ) from None
     keep: dict[str, Any] = saved["keep"]
     return keep | {"arrays": {k: v.numpy() for k, v in keep["arrays"].items()}}

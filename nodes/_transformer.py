@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import affine
-from rheobase.nodes._layers import Arrays, add, glorot, norm, normed, norms
-from rheobase.stream.node import kernel
+from rheobase.nodes._layers import Arrays, add, copy, glorot, norm, normed, norms
+from rheobase.stream.node import kernel, routine
 
 SHAPES = {
     "W_qkv": "l h 3h", "b_qkv": "l 3h", "W_o": "l h h", "b_o": "l h", "W_1": "l h 2h", "b_1": "l 2h", "W_2": "l 2h h",
@@ -101,7 +101,7 @@ def streamed(a: Arrays, ratio: float) -> tuple[TransformerParams, TransformerSta
     return params, TransformerState(*np.zeros((2, n, context, H)), np.zeros(1, np.int64), *room)
 
 
-@kernel
+@routine
 def step(p, s, u):
     H = u.shape[0]
     heads = p.m.shape[0]
@@ -154,6 +154,6 @@ def fresh(s):
 
 @kernel
 def copied(s, to):
-    to.k[:] = s.k
-    to.v[:] = s.v
-    to.count[:] = s.count
+    copy(s.k, to.k)
+    copy(s.v, to.v)
+    copy(s.count, to.count)

@@ -159,11 +159,10 @@ def composed(low: Any, high: Any, peek: bool) -> Callable[..., bool]:
     def each(params, state, t, x, y):
         over = begun(params, state, x)
         affine(params.low.out_W, params.low.out_b, state.u, state.f)
+        high_copied(state.high, state.peek)
+        high_step(params.high.stack, state.peek, state.f)
         if over:
-            high_step(params.high.stack, state.high, state.f)
-        else:
-            high_copied(state.high, state.peek)
-            high_step(params.high.stack, state.peek, state.f)
+            high_copied(state.peek, state.high)
         out(params.high, state.f, y)
         if not state.seen[0]:
             lost(y)

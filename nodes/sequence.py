@@ -54,6 +54,11 @@ class Sequence(SequenceModel):
     def every(self) -> int:
         return self.k
 
+    @property
+    def any_rate(self) -> bool:  # type: ignore[override]
+        """State spaces do: their step is scaled."""
+        return self.k == 1 and self.levels()["net"].type in ("s4d", "s4")
+
     def levels(self) -> dict[str, Level]:
         return {"net": level("net", self.net)}
 

@@ -56,9 +56,9 @@ apart, a Kalman step (d = 4, n = 96) takes as long as in C, and 4 times as long 
 """
 
 
-def compiled(f: Callable[..., Any]) -> Any:
-    """A function that runs inside the loop; see `rheobase.stream.node.kernel`."""
-    return numba.njit(**JIT)(f)
+def compiled(f: Callable[..., Any], inline: bool = True) -> Any:
+    """A function that runs inside the loop; see `rheobase.stream.node.kernel` and `routine`."""
+    return numba.njit(**JIT | {"forceinline": inline})(f)
 
 
 class Loop:

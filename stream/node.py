@@ -61,6 +61,16 @@ def kernel(f: F) -> F:
     return typing.cast(F, compiled(f))
 
 
+def routine(f: F) -> F:
+    """Compile a function that the loop calls, where `kernel` makes it a part of the loop.
+
+    For what is long: it is compiled once for all loops that differ only in sizes, which it does not know.
+    """
+    from rheobase.stream.fuse import compiled
+
+    return typing.cast(F, compiled(f, inline=False))
+
+
 def _nobody(what: dict[str, Any]) -> None:
     raise StreamError("asked outside of a run: nobody is there to do it")
 

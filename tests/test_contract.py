@@ -44,6 +44,8 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
 WORDS = {"task_markers"}
 """Nodes that give text: the contract compares numbers, so their own tests hold them to it."""
 
+SMALL = {"width": 4, "layers": 1, "states": 4}
+
 LEARNT: dict[str, list[dict[str, Any]]] = {
     "dkf": [
         {"f": "ridge"},
@@ -54,12 +56,17 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
     ],
     "gaussian_process": [{}, {"kernel": "multi", "directions": 8}],
     "gru": [{"hidden": 4, "epochs": 2}],
+    "hiss": [
+        {"low": SMALL | {"type": "lstm"}, "high": SMALL, "k": 2, "chunks": 4, "epochs": 1},
+        {"low": SMALL, "high": SMALL | {"type": "lstm"}, "k": 2, "chunks": 4, "epochs": 1, "emit": "sample"},
+    ],
     "kalman": [{}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
     "place_bayes": [{"lags": 2}, {"walk": 0.3, "directional": True, "give": "mean", "points": 200}],
     "refit": [{"memory": 20}],
     "ridge": [{}, {"lags": 3}],
+    "sequence": [{"net": SMALL | {"type": "mamba"}, "chunks": 8, "epochs": 1}],
     "unscented_kalman": [{}, {"h": "ridge", "R": "diagonal"}],
 }
 """Every decoder: parameters."""
@@ -68,7 +75,7 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
 @functools.cache
 def learnt(name: str, which: int) -> Any:
     """A decoder fitted on a noisy view of a two-dimensional walk."""
-    if name in ("gru", "mlp"):
+    if name in ("gru", "hiss", "mlp", "sequence"):
         pytest.importorskip("torch")
     rng = np.random.default_rng(3)
     Z = np.zeros((60, 2))

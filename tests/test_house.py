@@ -26,7 +26,7 @@ LONGER: dict[str, str] = {
     "stream/run.py": "one conversation between a parent and its children, both sides of it",
 }
 SEES = {"stream": {"stream"}, "nodes": {"stream", "nodes"}, "devices": {"stream", "devices"}}
-COMPILED = {"kernel", "intrinsic"}
+COMPILED = {"kernel", "routine", "intrinsic"}
 OPTIONAL = {"pylsl", "PySide6", "pyqtgraph", "torch", "matplotlib"}
 
 

@@ -17,7 +17,7 @@ def test_an_estimate_with_every_kth_sample() -> None:
     assert np.array_equal(Y[2::3], every.predict(X)[2::3])
     assert np.isnan(np.delete(Y, np.s_[2::3], axis=0)).all()
     assert np.abs(Y[2:21:3] - batch(third, X[:21])).max() < 1e-12
-    assert third.start(Spec(rate=30, channels=("a", "b", "c"))).rate == 10
+    assert third.start(Spec(rate=50, channels=("a", "b", "c"))).rate == 50 / 3
 
 
 def test_a_sample_without_a_value_is_missing() -> None:
