@@ -62,11 +62,18 @@ class Windows(NamedTuple):
     stretches: list[tuple[int, int]]
 
 
-def scales(data: Training) -> tuple[Array, Array, Array, Array]:
-    """Mean and standard deviation of x over all its finite values, and of z over the rows to learn from."""
+def scales(data: Training, turned: Sequence[list[tuple[int, int]]] = ((), ())) -> tuple[Array, Array, Array, Array]:
+    """Mean and standard deviation of x over all its finite values, and of z over the rows to learn from.
+
+    Pairs that are turned have no mean, and one size for both: in another direction they are no other.
+    """
     X = np.where(np.isfinite(data.X), data.X, np.nan)
     x_mean, x_scale = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
     z_mean, z_scale = data.Z[data.rows].mean(axis=0), data.Z[data.rows].std(axis=0)
+    for pairs, mean, scale in ((turned[0], x_mean, x_scale), (turned[1], z_mean, z_scale)):
+        for pair in map(list, pairs):
+            scale[pair] = np.sqrt(np.mean(mean[pair] ** 2 + scale[pair] ** 2))
+            mean[pair] = 0.0
     x_scale[x_scale == 0], z_scale[z_scale == 0] = 1.0, 1.0
     return x_mean, x_scale, z_mean, z_scale
 
@@ -103,7 +110,7 @@ def train(
     device = s.device if s.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise StreamError("device: there is no GPU that torch can use")
-    x_mean, x_scale, z_mean, z_scale = scales(data)
+    x_mean, x_scale, z_mean, z_scale = scales(data, s.turned)
     Z, rows = delayed(data, s.lookahead)
     given = [
         torch.tensor(np.nan_to_num((data.X - x_mean) / x_scale, nan=0.0, posinf=0.0, neginf=0.0)).float(),
@@ -128,7 +135,7 @@ def train(
         ]
         optimiser = torch.optim.AdamW([g for g in groups if g["params"]])
         g = torch.Generator().manual_seed(s.seed)
-        turn = _turner(s, x_mean, x_scale, z_mean, z_scale, g)
+        turn = _turner(s, g)
         source = Windows(x, z, good, learn)
         per_epoch = math.ceil(sum(e - i for i, e in learn) / s.span)
         total = max(1, epochs * math.ceil(per_epoch / s.batch))
@@ -248,20 +255,16 @@ def _error(torch: Any, forward: Callable[..., Any], p: dict[str, Any], w: Window
     return total / count if count else math.nan
 
 
-def _turner(s: Schedule, *scales_and_generator: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Turns the pairs of channels of each window by one angle, drawn for it: it works on what is measured, not on what
-    is standardised."""
+def _turner(s: Schedule, g: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Turns the pairs of channels of each window by one angle, drawn for it."""
     import torch
 
-    x_mean, x_scale, z_mean, z_scale, g = scales_and_generator
     pairs_x, pairs_z = s.turned
 
-    def one(u: Any, pairs: list[tuple[int, int]], mean: Array, scale: Array, c: Any, sn: Any) -> Any:
+    def one(u: Any, pairs: list[tuple[int, int]], c: Any, sn: Any) -> Any:
         parts = list(u.unbind(-1))
         for a, b in pairs:
-            raw_a, raw_b = parts[a] * scale[a] + mean[a], parts[b] * scale[b] + mean[b]
-            parts[a] = (c * raw_a - sn * raw_b - mean[a]) / scale[a]
-            parts[b] = (sn * raw_a + c * raw_b - mean[b]) / scale[b]
+            parts[a], parts[b] = c * parts[a] - sn * parts[b], sn * parts[a] + c * parts[b]
         return torch.stack(parts, -1)
 
     def turn(u: Any, z: Any) -> tuple[Any, Any]:
@@ -269,7 +272,7 @@ def _turner(s: Schedule, *scales_and_generator: Any) -> Callable[[Any, Any], tup
             return u, z
         angle = (2 * math.pi * torch.rand(len(u), 1, generator=g)).to(u.device)
         c, sn = angle.cos(), angle.sin()
-        return one(u, pairs_x, x_mean, x_scale, c, sn), one(z, pairs_z, z_mean, z_scale, c, sn)
+        return one(u, pairs_x, c, sn), one(z, pairs_z, c, sn)
 
     return turn
 

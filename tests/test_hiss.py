@@ -236,8 +236,9 @@ def test_turned_channels_are_turned_together() -> None:
     Z, inputs = 2 * X, Spec(rate=10, channels=("ax", "ay"))
     errors = []
     for turn in ((), (("ax", "ay"), ("vx", "vy"))):
-        more = dict(turn=turn, k=2, epochs=15, dropout=0.0, learning_rate=0.01)
-        node = learner(**more).fit(X, Z, inputs=inputs, outputs=Spec(rate=10, channels=("vx", "vy")))
+        more = dict(turn=turn, chunks=10, batch=8, epochs=15, dropout=0.0, learning_rate=0.01)
+        node = Sequence(net={"type": "lstm", "width": 8, "layers": 1}, **more)
+        node.fit(X, Z, inputs=inputs, outputs=Spec(rate=10, channels=("vx", "vy")))
         errors.append(np.nanmean((node.predict(X[:, ::-1] * [1, -1]) - Z[:, ::-1] * [1, -1]) ** 2))
     assert errors[1] < 0.1 * errors[0]
     with pytest.raises(StreamError, match=r"turn: no channel 'az' .*did you mean 'ax'"):
