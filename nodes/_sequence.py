@@ -130,15 +130,13 @@ class SequenceModel(Decoder):
         found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         known = [list(self.header[key].get("channels", ())) for key in ("in", "out")]
         for pair in self.turn:
-            for columns, words in zip(found, known, strict=True):
-                if all(w in words for w in pair):
-                    columns.append((words.index(pair[0]), words.index(pair[1])))
-                    break
-            else:
-                word = next(w for w in pair if not any(w in words for words in known)) if not all(
-                    any(w in words for words in known) for w in pair
-                ) else pair[1]  # fmt: skip
-                raise StreamError(f"turn: no channel {word!r} beside it{nearest(word, [*known[0], *known[1]])}")
+            there = [words for words in known if set(pair) <= set(words)]
+            if not there:
+                missing = [w for w in pair if w not in known[0] + known[1]] or list(pair)
+                raise StreamError(
+                    f"turn: no channel {missing[0]!r} beside the other{nearest(missing[0], sum(known, []))}"
+                )
+            found[known.index(there[0])].append((there[0].index(pair[0]), there[0].index(pair[1])))
         return found
 
     def ready(self, x: Spec, **arrays: Array) -> None:
