@@ -42,10 +42,14 @@ WIDER = {"b1": "int8", "u1": "int16", "u2": "int32", "u4": "int64", "f2": "float
 
 
 def _array(path: Path, name: str, x: Array) -> Stream:
-    """An array (n, c) or (n,) as a stream."""
+    """An array (n, c) or (n,) as a stream; one of (recordings, n, c) as one stream of a segment each."""
     where = f"file: {path}" + (f": {name!r}" if name else "")
-    if x.ndim not in (1, 2) or (x.ndim == 2 and not x.shape[1]):
+    if x.ndim not in (1, 2, 3) or (x.ndim > 1 and not x.shape[-1]):
         raise StreamError(f"{where} has shape {x.shape}: a stream is (samples, channels)")
+    starts = [(0, 0, 0)]
+    if x.ndim == 3:
+        starts = [(k * x.shape[1], k * x.shape[1], k) for k in range(len(x))] if x.shape[1] else starts
+        x = x.reshape(-1, x.shape[2])
     x = x[:, None] if x.ndim == 1 else x
     dtype = "str" if x.dtype.kind in "US" else WIDER.get(x.dtype.str[1:], x.dtype.name)
     try:
@@ -55,7 +59,7 @@ def _array(path: Path, name: str, x: Array) -> Stream:
     to = np.dtype(object if dtype == "str" else dtype)
     if x.dtype.kind == "S":
         x = np.char.decode(x, "utf-8", "replace")
-    return Stream(spec, len(x), lambda a, b: x[a:b].astype(to), named=False)
+    return Stream(spec, len(x), lambda a, b: x[a:b].astype(to), starts=starts or [(0, 0, 0)], named=False)
 
 
 def npy(path: Path, salvage: bool) -> dict[str, Stream]:
