@@ -18,12 +18,15 @@ from rheobase.stream.check import CHECKS, KERNEL_CHECKS, contract
 from rheobase.stream.node import Kernel, Node, Sink, kernel, load, types
 
 X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
+POSE = Spec(rate=1000, channels=tuple("xyzabcd"))
 SLOW = Spec(rate=10, channels=("a", "b", "c"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bandpass": [({"low": 20, "high": 200}, (X,))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
+    "deltas": [({}, (X,))],
+    "gravity": [({}, (POSE,)), ({"frame": "world"}, (POSE,))],
     "hippo_memory": [
         ({"memory": 0.02, "features": 6}, (X,)),
         ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
@@ -34,9 +37,16 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
     "notch": [({"harmonics": 2}, (X,))],
     "pick": [({"channels": ("c", "a")}, (X,))],
+    "resample": [
+        ({"rate": 170}, (X,)),
+        ({"rate": 1300, "how": "linear"}, (X.replace(dtype="int16"),)),
+        ({"rate": 150, "how": "linear", "gap": 0.03}, (X.replace(rate=0),)),
+        ({"rate": 100, "how": "mean"}, (X.replace(rate=0),)),
+    ],
     "session_alignment": [({}, (X,))],
     "task": [({"hold": 0.005}, (X,)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
     "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
+    "velocity": [({"over": 0.01}, (POSE,)), ({"over": 0.02}, (X,))],
     "zscore": [({"window": 0.05}, (X,)), ({"freeze": 0.1, "clip": 2}, (X,)), ({"block": 0.05}, (X,))],
 }
 """Every node that is not learnt: parameters, and Specs of its inputs."""
