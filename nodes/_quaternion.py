@@ -1,4 +1,4 @@
-"""Rotations by unit quaternions q = (w, x, y, z), which take the axes of a body into those of the world."""
+"""Rotations by quaternions q = (w, x, y, z), which take the axes of a body into those of the world."""
 
 from __future__ import annotations
 
@@ -35,3 +35,12 @@ def turn(q, v, sign):
     v[1] += 2.0 * (w * j + c * i - a * k)
     v[2] += 2.0 * (w * k + a * j - b * i)
     return True
+
+
+@kernel
+def multiply(p, q, into):
+    """into <- p q"""
+    into[0] = p[0] * q[0] - p[1] * q[1] - p[2] * q[2] - p[3] * q[3]
+    into[1] = p[0] * q[1] + p[1] * q[0] + p[2] * q[3] - p[3] * q[2]
+    into[2] = p[0] * q[2] - p[1] * q[3] + p[2] * q[0] + p[3] * q[1]
+    into[3] = p[0] * q[3] + p[1] * q[2] - p[2] * q[1] + p[3] * q[0]

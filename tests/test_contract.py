@@ -18,6 +18,7 @@ from rheobase.stream.check import CHECKS, KERNEL_CHECKS, contract
 from rheobase.stream.node import Kernel, Node, Sink, kernel, load, types
 
 X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
+IMU = Spec(rate=1000, channels=tuple("abcdefghi"))
 POSE = Spec(rate=1000, channels=tuple("xyzabcd"))
 SLOW = Spec(rate=10, channels=("a", "b", "c"))
 
@@ -36,6 +37,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
     "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
     "notch": [({"harmonics": 2}, (X,))],
+    "orientation": [({}, (IMU,)), ({"tau_acc": 0.01}, (IMU.replace(channels=IMU.channels[:6]),))],
     "pick": [({"channels": ("c", "a")}, (X,))],
     "resample": [
         ({"rate": 170}, (X,)),
