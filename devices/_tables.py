@@ -9,13 +9,14 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Spec, StreamError, numbered
+from rheobase.stream.node import nearest
 
 Times = NDArray[np.float64]
 SALVAGE = " (`salvage: true` takes them)"
@@ -205,6 +206,29 @@ def _number(cell: str) -> float | None:
         return float(cell) if cell.strip() else np.nan
     except ValueError:
         return None
+
+
+def named_rate(path: Path, found: dict[str, Stream], name: str) -> float:
+    """The one number that an array of the file holds."""
+    if name not in found:
+        raise StreamError(f"rate: {path} has no {name!r}{nearest(name, (k for k in found if k))}")
+    s = found[name]
+    value = float(s.data(0, 1)[0, 0]) if (s.n, s.spec.n, s.spec.dtype) == (1, 1, "float64") else np.nan
+    if not value > 0:
+        raise StreamError(f"rate: {name!r} of {path} is not one rate in Hz")
+    return value
+
+
+def without(path: Path, s: Stream, value: float) -> Stream:
+    """A stream where that value is missing."""
+    if s.spec.dtype == "str":
+        raise StreamError(f"missing: {path} is text")
+
+    def data(a: int, b: int) -> Array:
+        x = s.data(a, b).astype(np.float64)
+        return np.where(x == value, np.nan, x)
+
+    return replace(s, spec=s.spec.replace(dtype="float64"), data=data)
 
 
 def rate_of(t: Times) -> float:

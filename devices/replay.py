@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from rheobase.devices import _events, _tables, _xdf
-from rheobase.devices._tables import Stream, Times, rate_of
+from rheobase.devices._tables import Stream, Times, named_rate, rate_of, without
 from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.files import find
 from rheobase.stream.node import Count, NotNegative, Source, nearest
@@ -71,6 +71,8 @@ class Replay(Source):
     """Channels to take, in this order; none: all. For a file without names: the names of all of its channels."""
     unit: str = ""
     """Unit of the samples, where the file does not say."""
+    missing: float | None = None
+    """Value that stands for a missing one, such as -1: it comes out as NaN."""
     gap: NotNegative = 1.0
     """Times of a regular stream that are further apart than this and one interval start a new segment, s; so do
     times of any stream that step back by more."""
@@ -149,7 +151,8 @@ class Replay(Source):
             columns = [columns[k] for k in self._chosen(path, labels)]
         elif self.channels and len(self.channels) != len(labels):
             raise StreamError(f"channels: {len(self.channels)} names for the {len(labels)} channels of {path}")
-        rate = (_rate(path, found, self.rate) if isinstance(self.rate, str) else self.rate) or s.spec.rate
+        s = s if self.missing is None else without(path, s, self.missing)
+        rate = (named_rate(path, found, self.rate) if isinstance(self.rate, str) else self.rate) or s.spec.rate
         starts = s.starts
         if stamps and not s.exact:
             t = stamps(0, s.n)
@@ -220,17 +223,6 @@ def _counting(before: int, rate: float) -> Callable[[int, int], Times]:
 
 def _later(times: Callable[[int, int], Times], shift: float, a: int, b: int) -> Times:
     return times(a, b) + shift
-
-
-def _rate(path: Path, found: dict[str, Stream], name: str) -> float:
-    """The one number that an array of the file holds."""
-    if name not in found:
-        raise StreamError(f"rate: {path} has no {name!r}{nearest(name, (k for k in found if k))}")
-    s = found[name]
-    value = float(s.data(0, 1)[0, 0]) if (s.n, s.spec.n, s.spec.dtype) == (1, 1, "float64") else np.nan
-    if not value > 0:
-        raise StreamError(f"rate: {name!r} of {path} is not one rate in Hz")
-    return value
 
 
 def _column(s: Stream, name: str) -> int:

@@ -24,6 +24,7 @@ SLOW = Spec(rate=10, channels=("a", "b", "c"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bandpass": [({"low": 20, "high": 200}, (X,))],
+    "baseline": [({"over": 0.01}, (X,)), ({"over": 0.05, "size": True}, (X.replace(rate=0),))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
     "deltas": [({}, (X,))],
@@ -67,6 +68,7 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
     "gaussian_process": [{}, {"kernel": "multi", "directions": 8}],
     "gru": [{"hidden": 4, "epochs": 2}],
     "kalman": [{}],
+    "logistic": [{}, {"lags": 3, "alpha": 0.1}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
     "place_bayes": [{"lags": 2}, {"walk": 0.3, "directional": True, "give": "mean", "points": 200}],
@@ -89,6 +91,8 @@ def learnt(name: str, which: int) -> Any:
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
     if name == "place_bayes":
         seen = np.round(3 * np.abs(seen))  # counts
+    if name == "logistic":
+        Z = (Z > 0).astype(float)
     return load(name).make(**LEARNT[name][which]).fit(seen, Z)
 
 

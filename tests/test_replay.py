@@ -199,6 +199,20 @@ def test_the_rate_may_stand_in_the_file(tmp_path: Path) -> None:
             replay(tmp_path / "x.mat", stream="x", rate=word)
 
 
+def test_a_value_that_stands_for_none(tmp_path: Path) -> None:
+    """A time of -1 s is one all the same."""
+    (tmp_path / "x.csv").write_text("t,force,z\n-1,5,-1\n0,-1,2\n1,-1.5,-1\n")
+    data, times, _ = joined(replay(tmp_path / "x.csv", times="t", missing=-1)[1])
+    assert np.array_equal(data, [[5, np.nan], [np.nan, 2], [-1.5, np.nan]], equal_nan=True)
+    assert times.tolist() == [-1, 0, 1]
+    np.save(tmp_path / "x.npy", np.array([[3], [-1]], np.int8))
+    spec, blocks = replay(tmp_path / "x.npy", rate=1, missing=-1)
+    assert spec.dtype == "float64" and np.array_equal(joined(blocks)[0], [[3], [np.nan]], equal_nan=True)
+    np.save(tmp_path / "x.npy", np.array([["a"]]))
+    with pytest.raises(StreamError, match=r"missing: .*x.npy is text"):
+        replay(tmp_path / "x.npy", rate=1, missing=-1)
+
+
 def several(folder: Path) -> list[str]:
     """Two tables with times, of 2 s each, with a gap in the first; the second counts from 0, too."""
     files = []
