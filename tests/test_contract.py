@@ -28,6 +28,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
     "deltas": [({}, (X,))],
+    "drop_missing": [({}, (X,))],
     "gravity": [({}, (POSE,)), ({"frame": "world"}, (POSE,))],
     "hippo_memory": [
         ({"memory": 0.02, "features": 6}, (X,)),
