@@ -208,6 +208,23 @@ def _number(cell: str) -> float | None:
         return None
 
 
+def column_of(s: Stream, name: str) -> int:
+    """Which column has this name, or this number where columns have no names; -1: none."""
+    if s.named and name in s.spec.channels:
+        return s.spec.channels.index(name)
+    return int(name) if not s.named and name.isdecimal() and int(name) < s.spec.n else -1
+
+
+def stamps_of(path: Path, name: str, t: Array, n: int) -> Callable[[int, int], Times]:
+    """Times of n samples from an array of them."""
+    if t.size != n:
+        raise StreamError(f"times: {name!r} of {path} has shape {t.shape} for {n} samples")
+    if t.dtype == object or not np.isfinite(t).all():
+        raise StreamError(f"times: {name!r} of {path} holds what is not a time")
+    t = t.ravel().astype(np.float64)
+    return lambda a, b: t[a:b]
+
+
 def named_rate(path: Path, found: dict[str, Stream], name: str) -> float:
     """The one number that an array of the file holds."""
     if name not in found:

@@ -25,8 +25,8 @@ from typing import ClassVar
 import numpy as np
 
 from rheobase.devices import _events, _tables, _xdf
-from rheobase.devices._tables import Stream, Times, named_rate, rate_of, without
-from rheobase.stream.block import Array, Block, Spec, StreamError
+from rheobase.devices._tables import Stream, Times, column_of, named_rate, rate_of, stamps_of, without
+from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.files import find
 from rheobase.stream.node import Count, NotNegative, Source, nearest
 
@@ -71,6 +71,8 @@ class Replay(Source):
     """Channels to take, in this order; none: all. For a file without names: the names of all of its channels."""
     unit: str = ""
     """Unit of the samples, where the file does not say."""
+    begin: NotNegative = 0.0
+    """What to leave out of the start of each file, s; the times of the rest stay as they are."""
     missing: float | None = None
     """Value that stands for a missing one, such as -1: it comes out as NaN."""
     gap: NotNegative = 1.0
@@ -104,7 +106,7 @@ class Replay(Source):
         if not files:
             raise StreamError("file: name at least one")
         parts = [self._counted(find(f)) if self.events else self._part(find(f)) for f in files]
-        one, samples, end = parts[0].spec, 0, -np.inf
+        one, end = parts[0].spec, -np.inf
         for k, (name, p) in enumerate(zip(files, parts, strict=True)):
             for what, new, old in (
                 ("channels", ", ".join(p.spec.channels), ", ".join(one.channels)),
@@ -116,11 +118,10 @@ class Replay(Source):
                 near = what == "rate" and abs(p.spec.rate - one.rate) <= 0.01 * one.rate  # regular times jitter
                 if new != old and not near:
                     raise StreamError(f"file: {name} differs from {files[0]} in {what}: {new}, there {old}")
-            if not p.timed and not self.every:
-                p.times = _counting(samples, one.rate)
-            elif self.every and k:
+            if self.every and k:
                 p.times = functools.partial(_later, p.times, k * self.every)
-            samples += p.stream.n
+            elif not p.timed and np.isfinite(end):
+                p.times = _counting(round(end * one.rate) + 1, one.rate)
             if p.stream.n:
                 first = float(p.times(0, 1)[0])
                 if first <= end:
@@ -134,7 +135,7 @@ class Replay(Source):
         s = self._one(path, found)
         stamps, labels, columns = s.times, s.spec.channels, list(range(s.spec.n))
         if self.times:
-            column = _column(s, self.times)
+            column = column_of(s, self.times)
             if column >= 0:
                 t = s.data(0, s.n)[:, column]
                 columns.remove(column)
@@ -143,7 +144,7 @@ class Replay(Source):
             else:
                 words = nearest(self.times, [*(k for k in found if k), *(labels if s.named else ())])
                 raise StreamError(f"times: {path} has no {self.times!r}{words}")
-            stamps = _stamps(path, self.times, t, s.n)
+            stamps = stamps_of(path, self.times, t, s.n)
         if not columns:
             raise StreamError(f"times: {path} has no column besides the times")
         labels = tuple(labels[i] for i in columns)
@@ -164,7 +165,8 @@ class Replay(Source):
         if not stamps and not rate:
             raise StreamError(f"rate: {path} has no times: give its rate in Hz, or its times by name")
         spec = s.spec.replace(rate=rate, channels=self.channels or labels, unit=self.unit or s.spec.unit)
-        return Part(spec, s, stamps or _counting(0, rate), columns, starts, stamps is not None)
+        part = Part(spec, s, stamps or _counting(0, rate), columns, starts, stamps is not None)
+        return _without_start(path, part, self.begin) if self.begin else part
 
     def _counted(self, path: Path) -> Part:
         """The same, of events."""
@@ -225,20 +227,16 @@ def _later(times: Callable[[int, int], Times], shift: float, a: int, b: int) -> 
     return times(a, b) + shift
 
 
-def _column(s: Stream, name: str) -> int:
-    """Which column has this name, or this number where columns have no names; -1: none."""
-    if s.named and name in s.spec.channels:
-        return s.spec.channels.index(name)
-    return int(name) if not s.named and name.isdecimal() and int(name) < s.spec.n else -1
-
-
-def _stamps(path: Path, name: str, t: Array, n: int) -> Callable[[int, int], Times]:
-    if t.size != n:
-        raise StreamError(f"times: {name!r} of {path} has shape {t.shape} for {n} samples")
-    if t.dtype == object or not np.isfinite(t).all():
-        raise StreamError(f"times: {name!r} of {path} holds what is not a time")
-    t = t.ravel().astype(np.float64)
-    return lambda a, b: t[a:b]
+def _without_start(path: Path, p: Part, seconds: float) -> Part:
+    """Less the samples of the first so many seconds."""
+    s, t = p.stream, p.times(0, p.stream.n)
+    first = int(np.searchsorted(t, t[0] + seconds - 1e-9)) if s.n else 0
+    if first >= s.n:
+        raise StreamError(f"begin: {path} has no sample {seconds:g} s after its first")
+    before = [(0, seq + first - i, k) for i, seq, k in p.starts if i <= first][-1:]
+    starts = before + [(i - first, seq, k) for i, seq, k in p.starts if i > first]
+    rest = dataclasses.replace(s, n=s.n - first, data=lambda a, b: s.data(a + first, b + first))
+    return dataclasses.replace(p, stream=rest, times=lambda a, b: p.times(a + first, b + first), starts=starts)
 
 
 def _read(path: Path, salvage: bool) -> dict[str, Stream]:

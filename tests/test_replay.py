@@ -213,6 +213,29 @@ def test_a_value_that_stands_for_none(tmp_path: Path) -> None:
         replay(tmp_path / "x.npy", rate=1, missing=-1)
 
 
+def test_the_start_can_be_left_out(tmp_path: Path) -> None:
+    """Of each file, and in the middle of a segment; what is left keeps its times and its sequence of segments."""
+    files = several(tmp_path)
+    data, times, segments = joined_times(replay(files, times="t", every=10, begin=0.75)[1])
+    assert data.ravel().tolist() == [*range(8, 20), *range(108, 130)]
+    assert segments == [0] * 7 + [1] * 5 + [2] * 22
+    assert times[:2].tolist() == [0.8, 0.9] and times[12:14].tolist() == [10.8, 10.9]
+    np.save(tmp_path / "x.npy", np.arange(10.0))
+    _, blocks = replay(tmp_path / "x.npy", rate=10, begin=0.3)
+    assert joined_times(blocks)[1].tolist() == (np.arange(3, 10) / 10).tolist()
+    with pytest.raises(StreamError, match=r"begin: .*x.npy has no sample 1 s after its first"):
+        replay(tmp_path / "x.npy", rate=10, begin=1)
+
+
+def joined_times(blocks: list[Block]) -> tuple[Any, Any, list[int]]:
+    """As `joined`, of a stream whose sequence does not begin at 0."""
+    return (
+        np.concatenate([b.data for b in blocks]),
+        np.concatenate([b.times for b in blocks]),
+        [b.segment for b in blocks for _ in range(len(b))],
+    )
+
+
 def several(folder: Path) -> list[str]:
     """Two tables with times, of 2 s each, with a gap in the first; the second counts from 0, too."""
     files = []
