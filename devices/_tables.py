@@ -9,13 +9,14 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Spec, StreamError, numbered
+from rheobase.stream.node import nearest
 
 Times = NDArray[np.float64]
 SALVAGE = " (`salvage: true` takes them)"
@@ -42,10 +43,14 @@ WIDER = {"b1": "int8", "u1": "int16", "u2": "int32", "u4": "int64", "f2": "float
 
 
 def _array(path: Path, name: str, x: Array) -> Stream:
-    """An array (n, c) or (n,) as a stream."""
+    """An array (n, c) or (n,) as a stream; one of (recordings, n, c) as one stream of a segment each."""
     where = f"file: {path}" + (f": {name!r}" if name else "")
-    if x.ndim not in (1, 2) or (x.ndim == 2 and not x.shape[1]):
+    if x.ndim not in (1, 2, 3) or (x.ndim > 1 and not x.shape[-1]):
         raise StreamError(f"{where} has shape {x.shape}: a stream is (samples, channels)")
+    starts = [(0, 0, 0)]
+    if x.ndim == 3:
+        starts = [(k * x.shape[1], k * x.shape[1], k) for k in range(len(x))] if x.shape[1] else starts
+        x = x.reshape(-1, x.shape[2])
     x = x[:, None] if x.ndim == 1 else x
     dtype = "str" if x.dtype.kind in "US" else WIDER.get(x.dtype.str[1:], x.dtype.name)
     try:
@@ -55,7 +60,7 @@ def _array(path: Path, name: str, x: Array) -> Stream:
     to = np.dtype(object if dtype == "str" else dtype)
     if x.dtype.kind == "S":
         x = np.char.decode(x, "utf-8", "replace")
-    return Stream(spec, len(x), lambda a, b: x[a:b].astype(to), named=False)
+    return Stream(spec, len(x), lambda a, b: x[a:b].astype(to), starts=starts or [(0, 0, 0)], named=False)
 
 
 def npy(path: Path, salvage: bool) -> dict[str, Stream]:
@@ -201,6 +206,46 @@ def _number(cell: str) -> float | None:
         return float(cell) if cell.strip() else np.nan
     except ValueError:
         return None
+
+
+def column_of(s: Stream, name: str) -> int:
+    """Which column has this name, or this number where columns have no names; -1: none."""
+    if s.named and name in s.spec.channels:
+        return s.spec.channels.index(name)
+    return int(name) if not s.named and name.isdecimal() and int(name) < s.spec.n else -1
+
+
+def stamps_of(path: Path, name: str, t: Array, n: int) -> Callable[[int, int], Times]:
+    """Times of n samples from an array of them."""
+    if t.size != n:
+        raise StreamError(f"times: {name!r} of {path} has shape {t.shape} for {n} samples")
+    if t.dtype == object or not np.isfinite(t).all():
+        raise StreamError(f"times: {name!r} of {path} holds what is not a time")
+    t = t.ravel().astype(np.float64)
+    return lambda a, b: t[a:b]
+
+
+def named_rate(path: Path, found: dict[str, Stream], name: str) -> float:
+    """The one number that an array of the file holds."""
+    if name not in found:
+        raise StreamError(f"rate: {path} has no {name!r}{nearest(name, (k for k in found if k))}")
+    s = found[name]
+    value = float(s.data(0, 1)[0, 0]) if (s.n, s.spec.n, s.spec.dtype) == (1, 1, "float64") else np.nan
+    if not value > 0:
+        raise StreamError(f"rate: {name!r} of {path} is not one rate in Hz")
+    return value
+
+
+def without(path: Path, s: Stream, value: float) -> Stream:
+    """A stream where that value is missing."""
+    if s.spec.dtype == "str":
+        raise StreamError(f"missing: {path} is text")
+
+    def data(a: int, b: int) -> Array:
+        x = s.data(a, b).astype(np.float64)
+        return np.where(x == value, np.nan, x)
+
+    return replace(s, spec=s.spec.replace(dtype="float64"), data=data)
 
 
 def rate_of(t: Times) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pylsl
 
 from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.clock import now
 from rheobase.stream.node import Sink
 
 FORMATS = {"float64": "double64", "str": "string"}
@@ -33,6 +34,10 @@ class LslOut(Sink):
     kind: str = ""
     """Content type, such as EEG or Markers; empty: Markers for strings, else Signal."""
 
+    now: bool = False
+    """Put all times so much later that the first sample leaves now: a recording, played (at speed 1) to those who
+    expect a live stream."""
+
     def start(self, *inputs: Spec) -> None:
         if len(inputs) != 1:
             raise StreamError(f"in: one input goes to one LSL stream, got {len(inputs)}; use a node for each")
@@ -45,14 +50,17 @@ class LslOut(Sink):
         info.set_channel_units([spec.unit] * spec.n)
         info.desc().append_child_value("delay", repr(spec.delay))
         kept = getattr(self, "outlet", None) is not None and getattr(self, "spec", None) == spec
-        self.spec = spec
+        self.spec, self.later = spec, math.nan if self.now else 0.0
         if not kept:  # somebody may listen to it already
             self.outlet: Any = None  # the old one goes before the new one comes
             self.outlet = pylsl.StreamOutlet(info)
 
     def take(self, i: int, x: Block) -> None:
+        if math.isnan(self.later):
+            self.later = now() - float(x.times[-1])
+        times = x.times + self.later if self.now else x.times
         # LSL reads a time of 0 as "now" and of -1 as "one interval after the last"
-        times = np.where((x.times == 0) | (x.times == -1), np.nextafter(x.times, math.inf), x.times)
+        times = np.where((times == 0) | (times == -1), np.nextafter(times, math.inf), times)
         data = [[str(v) for v in row] for row in x.data] if self.spec.dtype == "str" else x.data
         self.outlet.push_chunk(data, times)
 

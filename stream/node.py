@@ -87,6 +87,8 @@ class Node:
 
     policy: ClassVar[str] = "block"
     """What its input edges do when it is slow and lives in another process: see `link.py`."""
+    own_times: ClassVar[bool] = False
+    """Whether it gives times that its first input does not have."""
 
     name: str = dataclasses.field(default="", init=False, repr=False)
     """Its name in the graph. Set by the engine before `start`, as are those below."""

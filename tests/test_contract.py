@@ -18,12 +18,18 @@ from rheobase.stream.check import CHECKS, KERNEL_CHECKS, contract
 from rheobase.stream.node import Kernel, Node, Sink, kernel, load, types
 
 X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
+IMU = Spec(rate=1000, channels=tuple("abcdefghi"))
+POSE = Spec(rate=1000, channels=tuple("xyzabcd"))
 SLOW = Spec(rate=10, channels=("a", "b", "c"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bandpass": [({"low": 20, "high": 200}, (X,))],
+    "baseline": [({"over": 0.01}, (X,)), ({"over": 0.05, "size": True}, (X.replace(rate=0),))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
+    "deltas": [({}, (X,))],
+    "drop_missing": [({}, (X,))],
+    "gravity": [({}, (POSE,)), ({"frame": "world"}, (POSE,))],
     "hippo_memory": [
         ({"memory": 0.02, "features": 6}, (X,)),
         ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
@@ -33,10 +39,18 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
     "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
     "notch": [({"harmonics": 2}, (X,))],
+    "orientation": [({}, (IMU,)), ({"tau_acc": 0.01}, (IMU.replace(channels=IMU.channels[:6]),))],
     "pick": [({"channels": ("c", "a")}, (X,))],
+    "resample": [
+        ({"rate": 170}, (X,)),
+        ({"rate": 1300, "how": "linear"}, (X.replace(dtype="int16"),)),
+        ({"rate": 150, "how": "linear", "gap": 0.03}, (X.replace(rate=0),)),
+        ({"rate": 100, "how": "mean"}, (X.replace(rate=0),)),
+    ],
     "session_alignment": [({}, (X,))],
     "task": [({"hold": 0.005}, (X,)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
     "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
+    "velocity": [({"over": 0.01}, (POSE,)), ({"over": 0.02}, (X,))],
     "zscore": [({"window": 0.05}, (X,)), ({"freeze": 0.1, "clip": 2}, (X,)), ({"block": 0.05}, (X,))],
 }
 """Every node that is not learnt: parameters, and Specs of its inputs."""
@@ -61,6 +75,7 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
         {"low": SMALL, "high": SMALL | {"type": "lstm"}, "k": 2, "chunks": 4, "epochs": 1, "emit": "sample"},
     ],
     "kalman": [{}],
+    "logistic": [{}, {"lags": 3, "alpha": 0.1}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
     "place_bayes": [{"lags": 2}, {"walk": 0.3, "directional": True, "give": "mean", "points": 200}],
@@ -84,6 +99,8 @@ def learnt(name: str, which: int) -> Any:
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
     if name == "place_bayes":
         seen = np.round(3 * np.abs(seen))  # counts
+    if name == "logistic":
+        Z = (Z > 0).astype(float)
     return load(name).make(**LEARNT[name][which]).fit(seen, Z)
 
 

@@ -67,6 +67,24 @@ def test_others_hear_samples_times_and_what_they_are(name: str, out: LslOut) -> 
     assert info.desc().child_value("delay") == "0.1"
 
 
+def test_a_recording_can_be_sent_as_if_it_were_now(name: str) -> None:
+    """The first block leaves now; what lay between the samples stays."""
+    out = LslOut(now=True)
+    out.name = name
+    out.start(Spec(rate=100, channels=("a",)))
+    there = inlet(name)
+    times = 5.0 + np.arange(20) / 100
+    times[10:] += 3.0
+    before = now()
+    out.take(0, Block(np.zeros((5, 1)), times[:5]))
+    after = now()
+    out.take(0, Block(np.ones((15, 1)), times[5:], 5))
+    _, stamps = pull(there, 20)
+    out.stop()
+    assert before <= stamps[4] <= after
+    np.testing.assert_allclose(stamps - stamps[0], times - times[0], atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_there_and_back_every_type_is_the_same_to_the_bit(name: str, out: LslOut, dtype: str) -> None:
     spec = Spec(rate=0 if dtype == "str" else 1e3 / 3, channels=("ä", "<&>"), unit="µV", delay=1 / 3, dtype=dtype)

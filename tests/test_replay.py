@@ -23,8 +23,8 @@ from rheobase.devices.replay import Replay, streams
 from rheobase.stream.block import Block, Spec, StreamError
 
 
-def replay(file: Path | str, **parameters: Any) -> tuple[Spec, list[Block]]:
-    node = Replay.make(file=str(file), **parameters)
+def replay(file: Path | str | list[str], **parameters: Any) -> tuple[Spec, list[Block]]:
+    node = Replay.make(file=file if isinstance(file, list) else str(file), **parameters)
     assert not node.live
     spec = node.start()
     return spec, list(node.blocks())
@@ -94,7 +94,7 @@ def test_arrays_of_every_type(tmp_path_factory: Any, dtype: str, c: int, n: int,
     x = rng.integers(-100 if np.dtype(dtype).kind in "fi" else 0, 100, (n, c) if c else n).astype(dtype)
     file = tmp_path_factory.mktemp("arrays") / ("x.npz" if kind == "npz" else "x.npy")
     if kind == "npz":
-        np.savez(file, here=x, scalar=3.0, deep=np.zeros((2, 2, 2)))
+        np.savez(file, here=x, scalar=3.0, deep=np.zeros((2, 2, 2, 2)))
     else:
         np.save(file, np.asfortranarray(x) if kind == "fortran" else x)
     spec, blocks = replay(file, rate=1000, chunk=chunk)
@@ -178,6 +178,130 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
         assert joined(replay(file, rate=1)[1])[0].ravel().tolist() == [2 * k + 1, 2 * k + 2]
 
 
+def test_an_array_of_recordings_is_a_segment_each(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 5, 2))
+    np.savez(tmp_path / "x.npz", x=x, label=np.array([1, 0, 1], np.uint8))
+    _, blocks = replay(tmp_path / "x.npz", stream="x", rate=10)
+    data, times, segments = joined(blocks)
+    assert np.array_equal(data, x.reshape(15, 2)) and np.array_equal(times, np.arange(15) / 10)
+    assert segments == [0] * 5 + [1] * 5 + [2] * 5
+    _, labels = replay(tmp_path / "x.npz", stream="label", rate=10 / 5)
+    assert np.array_equal(joined(labels)[1], times[::5]), "a label stands at the start of its recording"
+
+
+def test_the_rate_may_stand_in_the_file(tmp_path: Path) -> None:
+    x = np.arange(12.0).reshape(6, 2)
+    scipy.io.savemat(tmp_path / "x.mat", {"x": x, "fs": 285.5, "two": [1.0, 2.0], "no": 0.0})
+    spec, blocks = replay(tmp_path / "x.mat", stream="x", rate="fs")
+    assert spec.rate == 285.5 and np.array_equal(joined(blocks)[1], np.arange(6) / 285.5)
+    for word, says in ("f", "has no 'f'; did you mean 'fs'"), ("two", "not one rate in Hz"), ("no", "not one rate"):
+        with pytest.raises(StreamError, match=f"rate: .*{says}"):
+            replay(tmp_path / "x.mat", stream="x", rate=word)
+
+
+def test_a_value_that_stands_for_none(tmp_path: Path) -> None:
+    """A time of -1 s is one all the same."""
+    (tmp_path / "x.csv").write_text("t,force,z\n-1,5,-1\n0,-1,2\n1,-1.5,-1\n")
+    data, times, _ = joined(replay(tmp_path / "x.csv", times="t", missing=-1)[1])
+    assert np.array_equal(data, [[5, np.nan], [np.nan, 2], [-1.5, np.nan]], equal_nan=True)
+    assert times.tolist() == [-1, 0, 1]
+    np.save(tmp_path / "x.npy", np.array([[3], [-1]], np.int8))
+    spec, blocks = replay(tmp_path / "x.npy", rate=1, missing=-1)
+    assert spec.dtype == "float64" and np.array_equal(joined(blocks)[0], [[3], [np.nan]], equal_nan=True)
+    np.save(tmp_path / "x.npy", np.array([["a"]]))
+    with pytest.raises(StreamError, match=r"missing: .*x.npy is text"):
+        replay(tmp_path / "x.npy", rate=1, missing=-1)
+
+
+def test_the_start_can_be_left_out(tmp_path: Path) -> None:
+    """Of each file, and in the middle of a segment; what is left keeps its times and its sequence of segments."""
+    files = several(tmp_path)
+    data, times, segments = joined_times(replay(files, times="t", every=10, begin=0.75)[1])
+    assert data.ravel().tolist() == [*range(8, 20), *range(108, 130)]
+    assert segments == [0] * 7 + [1] * 5 + [2] * 22
+    assert times[:2].tolist() == [0.8, 0.9] and times[12:14].tolist() == [10.8, 10.9]
+    np.save(tmp_path / "x.npy", np.arange(10.0))
+    _, blocks = replay(tmp_path / "x.npy", rate=10, begin=0.3)
+    assert joined_times(blocks)[1].tolist() == (np.arange(3, 10) / 10).tolist()
+    with pytest.raises(StreamError, match=r"begin: .*x.npy has no sample 1 s after its first"):
+        replay(tmp_path / "x.npy", rate=10, begin=1)
+
+
+def joined_times(blocks: list[Block]) -> tuple[Any, Any, list[int]]:
+    """As `joined`, of a stream whose sequence does not begin at 0."""
+    return (
+        np.concatenate([b.data for b in blocks]),
+        np.concatenate([b.times for b in blocks]),
+        [b.segment for b in blocks for _ in range(len(b))],
+    )
+
+
+def several(folder: Path) -> list[str]:
+    """Two tables with times, of 2 s each, with a gap in the first; the second counts from 0, too."""
+    files = []
+    for k, n in enumerate((20, 30)):
+        t = np.arange(n) / 10.0
+        t[15:] += 5.0 if k == 0 else 0.0
+        files.append(str(folder / f"{k}.csv"))
+        np.savetxt(files[-1], np.column_stack([t, 100 * k + np.arange(n)]), delimiter=",", header="t,a", comments="")
+    return files
+
+
+def test_several_recordings_one_after_another(tmp_path: Path) -> None:
+    """Each opens a segment, beside those of its gaps; sequence and times run on."""
+    files = several(tmp_path)
+    spec, blocks = replay(files, times="t", every=10)
+    data, times, segments = joined(blocks)
+    assert (spec.rate, spec.channels) == (10, ("a",))
+    assert data.ravel().tolist() == [*range(20), *range(100, 130)]
+    assert segments == [0] * 15 + [1] * 5 + [2] * 30
+    one, two = (joined(replay(f, times="t")[1])[1] for f in files)
+    assert np.array_equal(times, np.concatenate([one, two + 10]))
+
+
+def test_several_recordings_without_times_are_counted_on(tmp_path: Path) -> None:
+    for k in range(3):
+        np.save(tmp_path / f"{k}.npy", np.full((7, 1), float(k)))
+    files = [str(tmp_path / f"{k}.npy") for k in range(3)]
+    data, times, segments = joined(replay(files, rate=10)[1])
+    assert data.ravel().tolist() == segments == [0] * 7 + [1] * 7 + [2] * 7
+    assert np.array_equal(times, np.arange(21) / 10)
+    data, times, segments = joined(replay(files, rate=10, every=2)[1])
+    assert np.array_equal(times, np.concatenate([np.arange(7) / 10 + 2 * k for k in range(3)]))
+
+
+def test_several_recordings_of_a_run_keep_what_was_lost(tmp_path: Path) -> None:
+    """Sequence numbers that are missing in a recording stay missing, and the next one goes on after its last."""
+    for k in range(2):
+        node = Record(file=f"{k}.xdf")
+        node.inputs, node.folder, node.name = ("x",), tmp_path, "rec"
+        node.start(Spec(rate=10, channels=("a",)))
+        node.take(0, Block(np.zeros((5, 1)), 10.0 * k + np.arange(5) / 10))
+        node.take(0, Block(np.ones((5, 1)), 10.0 * k + np.arange(8, 13) / 10, 8, 1))
+        node.stop()
+    _, blocks = replay([str(tmp_path / "0.xdf"), str(tmp_path / "1.xdf")])
+    assert [(b.seq, b.segment, len(b)) for b in blocks] == [(0, 0, 5), (8, 1, 5), (13, 2, 5), (21, 3, 5)]
+
+
+def test_recordings_that_do_not_go_together(tmp_path: Path) -> None:
+    files = several(tmp_path)
+    t = np.arange(30) / 20.0
+    for name, head, x in ("b", "t,b", t * 2 + 20), ("fast", "t,a", t + 20):
+        np.savetxt(tmp_path / f"{name}.csv", np.column_stack([x, x]), delimiter=",", header=head, comments="")
+    for more, says in (
+        ([files[1]], "every: .*1.csv would begin at 0 s, and the one before ends at 6.9 s"),
+        ([str(tmp_path / "b.csv")], "file: .*b.csv differs from .*0.csv in channels: b, there a"),
+        ([str(tmp_path / "fast.csv")], "file: .*fast.csv differs from .*0.csv in rate: 20 Hz, there 10 Hz"),
+        ([str(tmp_path / "no.csv")], "no file .*no.csv"),
+    ):
+        with pytest.raises(StreamError, match=says):
+            replay([files[0], *more], times="t")
+    with pytest.raises(StreamError, match=r"every: .* would begin at 6 s"):
+        replay(files, times="t", every=6)
+    with pytest.raises(StreamError, match="file: name at least one"):
+        replay([], times="t")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc/self/status to read memory from")
 def test_memory_stays_flat_over_ten_million_samples(tmp_path: Path) -> None:
@@ -227,7 +351,7 @@ def cases(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
     (folder / "not.npy").write_bytes(b"hello")
     (folder / "empty.npy").write_bytes(b"")
     np.save(folder / "pickle.npy", np.array([{}], object), allow_pickle=True)
-    np.save(folder / "deep.npy", np.zeros((2, 2, 2)))
+    np.save(folder / "deep.npy", np.zeros((2, 2, 2, 2)))
     np.save(folder / "complex.npy", np.zeros((2, 2), complex))
     np.save(folder / "none.npy", np.zeros((2, 0)))
     np.savez(folder / "whole.npz", a=x, b=x)
@@ -258,7 +382,7 @@ def cases(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "not.npy": ({}, "damaged: it is not an npy file"),
         "empty.npy": ({}, "damaged: it is not an npy file"),
         "pickle.npy": ({}, "it holds Python objects (pickle), which are never loaded"),
-        "deep.npy": ({}, "has shape (2, 2, 2): a stream is (samples, channels)"),
+        "deep.npy": ({}, "has shape (2, 2, 2, 2): a stream is (samples, channels)"),
         "complex.npy": ({}, "is complex128: a stream is of numbers or strings"),
         "none.npy": ({}, "has shape (2, 0)"),
         "cut.npz": ({"stream": "a"}, "damaged, nothing in it is readable"),

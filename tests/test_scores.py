@@ -8,7 +8,19 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from rheobase.stream.block import Spec
-from rheobase.tools.scores import LEVELS, Row, Scores, log_score, maae, median_error, nrmse, r2, resampled
+from rheobase.tools.scores import (
+    LEVELS,
+    Row,
+    Scores,
+    accuracy,
+    auc,
+    log_score,
+    maae,
+    median_error,
+    nrmse,
+    r2,
+    resampled,
+)
 
 F = NDArray[np.float64]
 
@@ -115,3 +127,12 @@ def test_the_tables_tell_what_is_known() -> None:
     text = console.export_text()
     for word in ("median error, px", "0.5000 ± 0.0000", "48.5", "88.5", "93.5", "1.25", "-3.500"):
         assert word in text
+
+
+def test_accuracy_and_auc() -> None:
+    Z = np.array([[0.0, 1], [1, 0], [1, 1], [0, 0], [1, 0]])
+    Y = np.array([[0.1, 0.9], [0.4, 0.8], [0.9, 0.95], [0.4, 0.1], [0.8, 0.2]])
+    assert accuracy(Y, Z) == 8 / 10
+    assert auc(Y, Z) == pytest.approx(np.mean([5.5 / 6, 1.0]))
+    assert auc(-Y, Z) == pytest.approx(1 - np.mean([5.5 / 6, 1.0]))
+    assert np.isnan(auc(Y, np.ones_like(Z)))

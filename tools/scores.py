@@ -39,6 +39,22 @@ def median_error(Y: F, Z: F) -> float:
     return float(np.median(np.sqrt(np.sum((Y - Z) ** 2, axis=1))))
 
 
+def accuracy(Y: F, Z: F) -> float:
+    """Share of the truth, 0 or 1, that lies on the same side of 1/2 as y."""
+    return float(np.mean((Y > 0.5) == (Z > 0.5)))
+
+
+def auc(Y: F, Z: F) -> float:
+    """Chance that y is greater where the truth is 1 than where it is 0, ties counted half, mean over channels: the area
+    under the ROC curve. 0.5 for a guess; NaN where the truth is all one."""
+    found = []
+    for y, z in zip(Y.T, Z.T, strict=True):
+        no, yes = np.sort(y[z <= 0.5]), y[z > 0.5]
+        below = np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")
+        found.append(below.mean() / 2 / len(no) if len(no) and len(yes) else np.nan)
+    return float(np.mean(found))
+
+
 def log_score(Z: F, mu: F, Sigma: F) -> float:
     """Mean log density of the truth under N(mu, Sigma), nats a row: the logarithmic score (Gneiting & Raftery, J Am
     Stat Assoc 102:359, 2007). No covariance but the right one has a better expected score. Takes what `coverage` does.
@@ -50,6 +66,8 @@ METRICS: dict[str, tuple[str, Callable[[F, F], float], bool]] = {
     "nrmse": ("nRMSE", nrmse, False),
     "maae": ("MAAE, rad", maae, False),
     "r2": ("R2", r2, True),
+    "accuracy": ("accuracy", accuracy, True),
+    "auc": ("AUC", auc, True),
     "median_error": ("median error", median_error, False),
 }
 """Name -> heading, function, whether more is better."""

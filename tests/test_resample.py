@@ -1,0 +1,132 @@
+"""Resample: equal to slow twins, on one grid for all streams, with holes where there is nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rheobase.nodes.lowpass import Lowpass
+from rheobase.nodes.resample import Resample
+from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.check import Alone
+
+SPEC = Spec(rate=100, channels=("a", "b"), unit="V", delay=0.2)
+
+
+def run(node: Resample, spec: Spec, blocks: list[Block]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    alone = Alone(node, [spec])
+    given = [y for x in blocks for y in alone.feed([x])]
+    return (
+        np.concatenate([y.times for y in given]),
+        np.concatenate([y.data for y in given]),
+        [y.segment for y in given for _ in range(len(y))],
+    )
+
+
+def twin(how: str, t: float, s: np.ndarray, u: np.ndarray, rate: float, gap: float) -> np.ndarray:
+    """One sample of the grid from the samples that had come by then."""
+    u, s = u[s <= t + 1e-9], s[s <= t + 1e-9]
+    missing = np.full(u.shape[1], np.nan)
+    if how == "hold":
+        return u[-1] if t - s[-1] <= gap + 1e-9 else missing
+    if how == "mean":
+        inside = np.where(np.isfinite(u), u, np.nan)[s > t - 1 / rate + 1e-9]
+        return np.array([np.mean(c[~np.isnan(c)]) if (~np.isnan(c)).any() else np.nan for c in inside.T])
+    at = t - gap
+    before, after = np.flatnonzero(s <= at), np.flatnonzero(s >= at)
+    if not len(before) or not len(after) or s[after[0]] - s[before[-1]] > gap + 1e-9:
+        return missing
+    a, b = before[-1], after[0]
+    return u[a] + (u[b] - u[a]) * ((at - s[a]) / (s[b] - s[a]) if b > a else 0.0)
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["hold", "linear", "mean"]), st.sampled_from([7.0, 40.0, 100.0, 333.0]))
+def test_equals_its_slow_twin_on_a_stream_that_jitters_and_has_holes(seed: int, how: str, rate: float) -> None:
+    rng = np.random.default_rng(seed)
+    s = 5.003 + np.cumsum(rng.exponential(0.01, 80) + 0.1 * (rng.random(80) < 0.05))
+    u = rng.standard_normal((80, 2))
+    u[rng.random(u.shape) < 0.1] = np.nan
+    node = Resample.make(rate=rate, how=how, gap=0.03)
+    t, y, _ = run(node, SPEC.replace(rate=0), [Block(u, s)])
+    k = np.arange(np.ceil(s[0] * rate), np.floor(s[-1] * rate) + 1)
+    np.testing.assert_array_equal(t, k / rate)
+    expected = np.array([twin(how, x, s, u, rate, 0.03) for x in t]).reshape(y.shape)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9)
+
+
+def test_streams_of_different_rates_meet_on_one_grid() -> None:
+    """Whatever their rates, phases and jitter: times equal to the bit, a ramp late by the declared delay."""
+    rng = np.random.default_rng(0)
+    ends = []
+    for rate, how in ((285.714, "linear"), (29.3, "linear"), (1000.0, "mean")):
+        s = rng.uniform(0, 0.1) + np.arange(int(3 * rate)) / rate
+        s += rng.uniform(0, 0.2 / rate, len(s)) * (how == "linear")
+        node = Resample.make(rate=50, how=how)
+        out = node.start(SPEC.replace(rate=rate, delay=0))
+        t, y, _ = run(node, SPEC.replace(rate=rate), [Block(np.stack([s, -s], axis=1), s)])
+        there = np.isfinite(y[:, 0])
+        there[0] &= how != "mean"  # of a part of its time
+        assert there[8:].all() and out.rate == 50
+        atol = 1e-9 if how == "linear" else 0.5 / rate  # a mean is exact where the grid meets the samples
+        np.testing.assert_allclose(y[there, 0], t[there] - out.delay, atol=atol)
+        ends.append(t[(t > 0.5) & (t < 2.5)])
+    assert ends[0].tobytes() == ends[1].tobytes() == ends[2].tobytes()
+
+
+def test_a_rate_on_the_grid_is_itself() -> None:
+    s = np.arange(300, 350) / 100
+    u = np.random.default_rng(1).standard_normal((50, 2))
+    t, y, _ = run(Resample(rate=100), SPEC, [Block(u, s)])
+    np.testing.assert_array_equal(t, s)
+    np.testing.assert_array_equal(y, u)
+    t, y, _ = run(Resample(rate=50, how="mean"), SPEC, [Block(u, s)])
+    np.testing.assert_allclose(y[1:], (u[1:-1:2] + u[2::2]) / 2)
+
+
+def test_a_new_segment_breaks_the_grid_off() -> None:
+    """No sample between the segments, nothing held over from the one before."""
+    s, u = np.arange(20) / 100, np.ones((20, 2))
+    for how in ("hold", "linear", "mean"):
+        node = Resample.make(rate=100, how=how, gap=0.05)
+        t, y, segment = run(node, SPEC, [Block(u, s), Block(2 * u, s + 3.001, 20, 1)])
+        assert segment == [0] * 20 + [1] * 19
+        np.testing.assert_allclose(t[20:], np.arange(301, 320) / 100)
+        assert np.isnan(y).any() == (how == "linear") and set(y[20:][np.isfinite(y[20:])]) == {2.0}
+
+
+def test_a_low_pass_before_it_keeps_aliases_out() -> None:
+    """45 Hz at 100 Hz is 5 Hz at 50 Hz: with the low-pass before, a hundredth of it."""
+    s = np.arange(1000) / 100
+    u = np.sin(2 * np.pi * 45 * s)[:, None]
+    low = Alone(Lowpass(corner=10), [SPEC.replace(channels=("a",))])
+    [filtered] = low.feed([Block(u, s)])
+    worst = []
+    for x in (Block(u, s), filtered):
+        node = Resample(rate=50)
+        _, y, _ = run(node, low.out, [x])
+        worst.append(np.abs(y[100:]).max())
+    assert worst[0] > 0.9 and worst[1] < 0.01
+    assert Resample(rate=50).start(low.out).delay == low.out.delay > 0.2
+
+
+def test_what_the_delay_is() -> None:
+    for how, gap, rate, expected in (
+        ("hold", 0.0, 100, 0.2),
+        ("linear", 0.0, 100, 0.215),
+        ("linear", 0.05, 0, 0.25),
+        ("mean", 0.0, 100, 0.22),
+        ("mean", 0.0, 0, 0.225),
+    ):
+        out = Resample.make(rate=20, how=how, gap=gap).start(SPEC.replace(rate=rate))
+        assert out.delay == pytest.approx(expected), (how, gap, rate)
+
+
+def test_says_what_is_wrong() -> None:
+    with pytest.raises(StreamError, match="gap: the input is irregular"):
+        Resample(rate=10).start(SPEC.replace(rate=0))
+    with pytest.raises(StreamError, match="its input is text"):
+        Resample(rate=10).start(SPEC.replace(dtype="str"))
+    with pytest.raises(StreamError, match="rate: expected"):
+        Resample.make(rate=0)
