@@ -132,10 +132,9 @@ class SequenceModel(Decoder):
         for pair in self.turn:
             there = [words for words in known if set(pair) <= set(words)]
             if not there:
-                missing = [w for w in pair if w not in known[0] + known[1]] or list(pair)
-                raise StreamError(
-                    f"turn: no channel {missing[0]!r} beside the other{nearest(missing[0], sum(known, []))}"
-                )
+                words = [*known[0], *known[1]]
+                missing = next((w for w in pair if w not in words), pair[1])
+                raise StreamError(f"turn: no channel {missing!r} beside the other{nearest(missing, words)}")
             found[known.index(there[0])].append((there[0].index(pair[0]), there[0].index(pair[1])))
         return found
 

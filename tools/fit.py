@@ -184,11 +184,11 @@ def gather(graph: Graph, names: Sequence[str], bar: rich.progress.Progress | Non
 
 
 def aligned(truth: Gathered, times: F) -> F:
-    """Truth (T, d) at these times (T,): linear between samples of one segment, NaN outside of them."""
+    """Truth (T, d) at these times (T,), its own delay undone: linear between samples of one segment, else NaN."""
     Z = np.full((len(times), truth.spec.n), np.nan)
     for k in np.unique(truth.segment):
         there = truth.segment == k
-        t = truth.times[there]
+        t = truth.times[there] - truth.spec.delay
         inside = (times >= t[0]) & (times <= t[-1])
         for c in range(truth.spec.n):
             Z[inside, c] = np.interp(times[inside], t, truth.data[there, c])
