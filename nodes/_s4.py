@@ -58,7 +58,7 @@ class S4Params(NamedTuple):
 
 
 class S4State(NamedTuple):
-    """x (layers, M, H), real and imaginary part; q, r, v, y, z: room to work in."""
+    """x (layers, M, H), real and imaginary part; q, r, v, y, z, room: to work in."""
 
     x_re: NDArray[np.float64]
     x_im: NDArray[np.float64]
@@ -67,6 +67,7 @@ class S4State(NamedTuple):
     v: NDArray[np.float64]
     y: NDArray[np.float64]
     z: NDArray[np.float64]
+    room: NDArray[np.float64]
 
 
 def initial(rng: np.random.Generator, level: Any, dt: tuple[float, float]) -> Arrays:
@@ -154,7 +155,7 @@ def streamed(a: Arrays, ratio: float) -> tuple[S4Params, S4State]:
     params = S4Params(**parts, D=a["D"], g=a["g"], b=a["b"], W=a["W"], w=a["w"])
     n, M, H = params.E_re.shape
     room = [np.zeros(H) for _ in range(4)]
-    return params, S4State(np.zeros((n, M, H)), np.zeros((n, M, H)), *room, np.zeros(2 * H))
+    return params, S4State(np.zeros((n, M, H)), np.zeros((n, M, H)), *room, np.zeros(2 * H), np.zeros((3, H)))
 
 
 def untied(Lambda: Complex, P: Complex, C: Complex, dt: NDArray[np.float64], L: int) -> Complex:
@@ -174,7 +175,7 @@ def step(p, s, u):
     for k in range(p.D.shape[0]):
         normed(p.g[k], p.b[k], u, s.v)
         _state(p, s, k)
-        gated(p.W[k], p.w[k], s.y, s.z, u)
+        gated(p.W[k], p.w[k], s.y, s.z, u, s.room)
 
 
 @kernel

@@ -40,13 +40,14 @@ class S4DParams(NamedTuple):
 
 
 class S4DState(NamedTuple):
-    """x (layers, M, H), real and imaginary part; v, y, z: room to work in."""
+    """x (layers, M, H), real and imaginary part; v, y, z, room: to work in."""
 
     x_re: NDArray[np.float64]
     x_im: NDArray[np.float64]
     v: NDArray[np.float64]
     y: NDArray[np.float64]
     z: NDArray[np.float64]
+    room: NDArray[np.float64]
 
 
 def initial(rng: np.random.Generator, level: Any, dt: tuple[float, float]) -> Arrays:
@@ -112,7 +113,9 @@ def streamed(a: Arrays, ratio: float) -> tuple[S4DParams, S4DState]:
     parts = [np.ascontiguousarray(x) for x in (dA.real, dA.imag, c.real, c.imag)]
     n, M, H = parts[0].shape
     params = S4DParams(*parts, a["D"], a["g"], a["b"], a["W"], a["w"])
-    return params, S4DState(np.zeros((n, M, H)), np.zeros((n, M, H)), np.zeros(H), np.zeros(H), np.zeros(2 * H))
+    return params, S4DState(
+        np.zeros((n, M, H)), np.zeros((n, M, H)), np.zeros(H), np.zeros(H), np.zeros(2 * H), np.zeros((3, H))
+    )
 
 
 @routine
@@ -120,7 +123,7 @@ def step(p, s, u):
     for k in range(p.D.shape[0]):
         normed(p.g[k], p.b[k], u, s.v)
         recur(Diagonal(p.a_re[k], p.a_im[k], p.c_re[k], p.c_im[k], p.D[k]), s.x_re[k], s.x_im[k], s.v, s.y)
-        gated(p.W[k], p.w[k], s.y, s.z, u)
+        gated(p.W[k], p.w[k], s.y, s.z, u, s.room)
 
 
 @kernel

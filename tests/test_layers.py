@@ -5,15 +5,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from levels import KINDS, batch, held, mixer, small, weights
 
 from rheobase.nodes import _mamba, _s4d
-from rheobase.nodes._layers import gated
+from rheobase.nodes._layers import exponentials, gated, gelu
 from rheobase.nodes._level import initial, layers, level
 from rheobase.nodes._s4 import untied
 from rheobase.nodes._ssm import discretised_dense, hippo, recur
 from rheobase.nodes.sequence import Sequence
 from rheobase.stream.block import Spec, StreamError
+
+
+def test_exponentials_and_gelu_to_the_last_digits() -> None:
+    u = np.linspace(-38, 38, 20001)
+    room = np.zeros((3, len(u)))
+    e = -18 * np.abs(u)
+    want = np.exp(e)
+    exponentials(e, room[1], len(e))
+    assert np.abs(e / want - 1).max() < 4e-16
+    y = u.copy()
+    gelu(y, room)
+    want = u * scipy.special.ndtr(u)
+    assert np.abs(y - want).max() < 2e-15
+    assert np.abs(y - want)[u < 0].max() < 1e-12 * np.abs(want[u < 0]).max()
+    odd = np.array([np.nan, 1.0])
+    gelu(odd, np.zeros((3, 2)))
+    assert np.isnan(odd).tolist() == [True, False], "one is not the other's business"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,7 +64,7 @@ def test_minimal_layer_of_s4d_equals_the_authors(golden: Path) -> None:
         for t in range(u.shape[1]):
             recur(layer, state.x_re[0], state.x_im[0], u[:, t].copy(), y)
             given = np.zeros(4)
-            gated(W, b, y, z, given)
+            gated(W, b, y, z, given, np.zeros((3, 4)))
             assert np.abs(given - want[:, t]).max() < 1e-10
     u = torch.tensor(w["u"]).transpose(1, 2)
     y = _s4d.convolved(torch.tensor(w["K"]), u) + torch.tensor(w["D"]) * u

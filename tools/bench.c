@@ -206,3 +206,16 @@ INLINE void dkf(const int d, const int n, long t, const double *restrict x, cons
     }
 DECODERS(4)
 DECODERS(6)
+
+/* As fast as n float32 can be read, t times: the floor of a step that needs all its parameters once. n is a multiple of
+   64; y (64). */
+void read_floats(long t, long n, const float *restrict x, double *restrict y) {
+    for (long k = 0; k < t; k++) {
+        float sum[64] = {0};
+        for (long i = 0; i < n; i += 64)
+            for (int j = 0; j < 64; j++)
+                sum[j] += x[i + j];
+        for (int j = 0; j < 64; j++)
+            y[j] = y[j] / 2 + sum[j];
+    }
+}

@@ -41,12 +41,14 @@ from rheobase.nodes.bins import Bins
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.gaussian_process import GaussianProcess
 from rheobase.nodes.gru import GRU
+from rheobase.nodes.hiss import HiSS
 from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.mlp import MLP
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.nodes.place_bayes import PlaceBayes
 from rheobase.nodes.refit import ReFIT
 from rheobase.nodes.ridge import Ridge
+from rheobase.nodes.sequence import Sequence as Sequence_
 from rheobase.nodes.unscented_kalman import UnscentedKalman
 from rheobase.nodes.zscore import Zscore
 from rheobase.stream.block import Block, Spec, StreamError, numbered
@@ -191,7 +193,7 @@ def decoders(scale: float = 1.0) -> list[Row]:
     X, Z = tuned(2, max(800, int(4000 * min(1.0, scale * 10))), 192)
     rows = []
     for what, make in DECODERS:
-        if what.startswith(("MLP", "GRU")) and importlib.util.find_spec("torch") is None:
+        if what.startswith(TAUGHT) and importlib.util.find_spec("torch") is None:
             continue  # learning one needs torch
         counts = "counts" in what
         x = np.ascontiguousarray(np.abs(X).round() if counts else X)
@@ -231,6 +233,13 @@ def tuned(d: int, t: int, n: int = 96) -> tuple[NDArray[np.float64], NDArray[np.
     for k in range(1, t):
         Z[k] = 0.95 * Z[k - 1] + 0.3 * rng.normal(size=d)
     return Z @ rng.normal(size=(d, n)) + 3 * rng.normal(size=(t, n)), Z
+
+
+def sequence(scale: float = 1.0) -> list[Row]:
+    """Sequence models: see `bench_sequence.py`."""
+    from rheobase.tools.bench_sequence import sequence
+
+    return sequence(scale)
 
 
 def hop(scale: float = 1.0) -> list[Row]:
@@ -418,6 +427,8 @@ DECODERS: list[tuple[str, Callable[[], Decoder]]] = [
     ("multi-kernel, 500 points", lambda: GaussianProcess(kernel="multi", points=500)),
     ("MLP, 5 lags", lambda: MLP(lags=5, epochs=1)),
     ("GRU", lambda: GRU(epochs=1)),
+    ("HiSS, s4d / s4d", lambda: HiSS(epochs=1, chunks=8)),
+    ("sequence, lstm", lambda: Sequence_(net="lstm", epochs=1)),
     ("place cells, counts", lambda: PlaceBayes(smooth=0.5)),
     ("DKF, ridge", lambda: DKF(f={"type": "ridge", "alpha": 1.0})),
     ("DKF, Nadaraya-Watson, 3000 points", lambda: DKF(f={"type": "nadaraya_watson", "points": 3000})),
@@ -425,10 +436,14 @@ DECODERS: list[tuple[str, Callable[[], Decoder]]] = [
 ]
 """What `decoders` measures: a decoder of each type, and the DKF on some."""
 
+TAUGHT = ("MLP", "GRU", "HiSS", "sequence")
+"""Those that torch learns."""
+
 BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "fuse": fuse,
     "decode": decode,
     "decoders": decoders,
+    "sequence": sequence,
     "hop": hop,
     "pace": pace,
     "replay": replay,
