@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
-from rheobase.tools.orientation import DEGREE, Setting, chosen, errors, rival
+from rheobase.tools import orientation
+from rheobase.tools.orientation import DEGREE, Setting, chosen, errors
 
 SETTING = Setting(0.3 * DEGREE, 0.002 * DEGREE, 1.0, 0.1, 5 * DEGREE, 5.0, 5 * DEGREE, 0.05 * DEGREE)
 
@@ -33,7 +35,7 @@ def test_a_setting_is_chosen_on_the_other_trials() -> None:
     assert chosen(scores).tolist() == [1, 0, 0]
 
 
-def test_the_rival_finds_attitude_and_bias() -> None:
+def test_the_rival_finds_attitude_and_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     """6 s of rest and 14 s of tumbling with a biased rate, which alone would turn it by 19 degrees. Not compiled, which
     takes longer than it runs."""
     rng, rate, n = np.random.default_rng(0), 50.0, 1000
@@ -47,6 +49,9 @@ def test_the_rival_finds_attitude_and_bias() -> None:
     bias, up, north = np.array([0.01, -0.02, 0.01]), np.array([0, 0, 9.81]), [0, 20.0, -40.0]
     x = np.hstack([w + bias, true.inv().apply(a + up), true.inv().apply(north)])
     x += 0.002 * rng.standard_normal(x.shape)
-    q = getattr(rival, "py_func", rival)(x, rate, SETTING)
+    for name in ("rival", "_product", "_exp", "_matrix", "_upright"):
+        made = getattr(orientation, name)
+        monkeypatch.setattr(orientation, name, getattr(made, "py_func", made))
+    q = orientation.rival(x, rate, SETTING)
     off = errors(q[300:], quaternions(true)[300:])
     assert off[2] < 1, off
