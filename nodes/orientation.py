@@ -74,7 +74,8 @@ class Orientation(Kernel):
 
     Errors: neither 6 nor 9 channels; an irregular input.
 
-    Laidig & Seel, Information Fusion 91:187, 2023 (VQF).
+    Laidig & Seel, Information Fusion 91:187, 2023 (VQF). An error-state Kalman filter with coloured acceleration had
+    about the same total error on recorded trials, and half as much again of inclination: `rheobase.tools.orientation`.
     """
 
     tau_acc: Positive = 3.0

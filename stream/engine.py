@@ -329,10 +329,16 @@ class Engine:
         if len(place.edges) == 1:
             self._listen(self._address(name, 0, place.edges[0].source), give)
             return
-        align = Align(specs, give, self.in_order or (self.recorded and not self.speed))
+        slow = any(self._makes_times(e.source) for e in place.edges[1:])
+        align = Align(specs, give, self.in_order or (self.recorded and not self.speed), slow)
         self._aligned[name] = align
         for i, edge in enumerate(place.edges):
             self._listen(self._address(name, i, edge.source), align.taker(i))
+
+    def _makes_times(self, name: str) -> bool:
+        """Whether what a node gives for a time may come of a later sample."""
+        place = self.here.get(name)
+        return place is not None and (place.node.own_times or any(self._makes_times(e.source) for e in place.edges))
 
     def _address(self, name: str, i: int, source: str) -> str:
         """Blocks of an edge from another process are pushed under a name of their own."""
@@ -495,14 +501,17 @@ class Align:
     knows when its next is due) is held as it is; `late` counts the samples that came too late for that.
 
     recorded: nothing is guessed and nothing is late, however far one input is ahead of another. Where they are
-    read in order of time, `until` says how far all of them have come, whatever their blocks.
+    read in order of time, `until` says how far all of them have come, whatever their blocks; not so where a further
+    input is `slow`, since what it gives for a time may come of a later sample (`Node.own_times`).
     """
 
     WAIT = 1.0
     EVENT_WAIT = 0.05
 
-    def __init__(self, specs: Sequence[Spec], give: Callable[..., None], recorded: bool = False) -> None:
-        self.specs, self.give, self.recorded = specs, give, recorded
+    def __init__(
+        self, specs: Sequence[Spec], give: Callable[..., None], recorded: bool = False, slow: bool = False
+    ) -> None:
+        self.specs, self.give, self.recorded, self.slow = specs, give, recorded, slow
         self.driver: list[Block] = []
         self.newest = -math.inf
         self.held: list[tuple[list[Array], list[Array]]] = [([], []) for _ in specs[1:]]
@@ -527,8 +536,9 @@ class Align:
 
     def until(self, t: float) -> None:
         """All that lies before t s has come."""
-        self.sure = max(self.sure, math.nextafter(t, -math.inf))
-        self._go(self._safe())
+        if not self.slow:
+            self.sure = max(self.sure, math.nextafter(t, -math.inf))
+            self._go(self._safe())
 
     def finish(self) -> None:
         """No more comes: let go of what waits."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rheobase.devices.replay import Replay
 from rheobase.nodes.lowpass import Lowpass
+from rheobase.nodes.merge import Merge
 from rheobase.nodes.resample import Resample
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.check import Alone
+from rheobase.stream.engine import collect
+from rheobase.stream.graph import Graph
 
 SPEC = Spec(rate=100, channels=("a", "b"), unit="V", delay=0.2)
 
@@ -130,3 +136,26 @@ def test_says_what_is_wrong() -> None:
         Resample(rate=10).start(SPEC.replace(dtype="str"))
     with pytest.raises(StreamError, match="rate: expected"):
         Resample.make(rate=0)
+
+
+def test_resampled_recordings_meet_in_a_graph(tmp_path: Path) -> None:
+    """Two streams of other rates, merged: at each time of the grid what both gave for it, however blocks were cut."""
+    rng = np.random.default_rng(0)
+    for name, rate in ("a", 90.0), ("b", 37.0):
+        s = np.arange(int(5 * rate)) / rate + rng.uniform(0, 0.3 / rate, int(5 * rate))
+        np.savez(tmp_path / f"{name}.npz", x=s, t=s)
+    seen = []
+    for chunks in ((1024, 1024), (1, 7), (13, 1), (5, 30)):
+        graph = Graph("g")
+        for name, rate, chunk in zip("ab", (90.0, 37.0), chunks, strict=True):
+            file = str(tmp_path / f"{name}.npz")
+            graph.add(name, Replay(file=file, stream="x", times="t", rate=rate, chunk=chunk))
+            graph.add(f"{name}_grid", Resample(rate=50, how="linear", gap=0.05), name)
+        graph.add("both", Merge(), ["a_grid", "b_grid"])
+        got = collect(graph, ["both"])["both"]
+        np.testing.assert_array_equal(got.times, np.arange(1, len(got) + 1) / 50)
+        assert len(got) == 249
+        middle = slice(5, -3)  # where both are there
+        np.testing.assert_allclose(got.data[middle], np.tile(got.times[middle, None] - 0.05, 2), atol=1e-9)
+        seen.append(got.data.tobytes())
+    assert len(set(seen)) == 1
