@@ -72,11 +72,11 @@ def filtered(X: Array, phi: Array, first: int, segment: Array) -> F:
     return out.reshape(len(x), -1)
 
 
-def design(X: Array, U: Array, phi: Array, psi: Array, segment: Array) -> F:
+def design(X: Array, U: Array, phi: Array, psi: Array, segment: Array, law: int) -> F:
     """H (T, M): counts X (T, N) filtered by phi over the bins before, covariates U (T, C) filtered by psi over this bin
     and those before, and 1.
     """
-    past = np.where(np.isfinite(X) & (X >= 0), X, 0.0)
+    past = np.where(known(X, law), X, 0.0)
     return np.hstack([filtered(past, phi, 1, segment), filtered(U, psi, 0, segment), np.ones((len(X), 1))])
 
 
@@ -242,3 +242,59 @@ def log_p(x, f, v, law):
 def observed(x, law):
     """Whether a value is an observation."""
     return np.isfinite(x) and (x >= 0.0 or law == GAUSSIAN)
+
+
+@kernel
+def push(ring, at, x, law):
+    """Put x (n,) into the ring (k, n) at its row `at`, what is no observation as 0. Returns the row after it."""
+    for j in range(ring.shape[1]):
+        ring[at, j] = x[j] if observed(x[j], law) else 0.0
+    return at + 1 if at + 1 < ring.shape[0] else 0
+
+
+@kernel
+def recall(ring, at, phi, h):
+    """h (B n,) = sum_k phi_bk (the row k + 1 before `at`), basis by basis."""
+    K, n = ring.shape
+    for i in range(h.shape[0]):
+        h[i] = 0.0
+    for k in range(phi.shape[1]):
+        i = at - 1 - k
+        row = ring[i + K if i < 0 else i]
+        for b in range(phi.shape[0]):
+            w = phi[b, k]
+            into = h[b * n : (b + 1) * n]
+            for j in range(n):
+                into[j] += w * row[j]
+
+
+@kernel
+def project(W, h, u):
+    """u = W' h, W (M, k)."""
+    for i in range(u.shape[0]):
+        u[i] = 0.0
+    for m in range(h.shape[0]):
+        hm = h[m]
+        if hm != 0.0:
+            row = W[m]
+            for i in range(u.shape[0]):
+                u[i] += hm * row[i]
+
+
+@kernel
+def likelihoods(u, x, V, law, f, ell):
+    """Means f (S N,) of u, and ell (S,) = log p(x | s). Of values that are no observation it says nothing."""
+    N, S = x.shape[0], ell.shape[0]
+    for i in range(f.shape[0]):
+        f[i] = mean(u[i], law)
+    constant = 0.0
+    if law < BERNOULLI:
+        for n in range(N):
+            if x[n] > 1.0 and np.isfinite(x[n]):
+                constant -= math.lgamma(x[n] + 1.0)
+    for s in range(S):
+        total = constant
+        for n in range(N):
+            if observed(x[n], law):
+                total += log_p(x[n], f[s * N + n], V[s * N + n], law)
+        ell[s] = total

@@ -207,3 +207,43 @@ def matched(old: Array, new: Array) -> NDArray[np.int64]:
     """
     cost = ((old.reshape(len(old), 1, -1) - new.reshape(1, len(new), -1)) ** 2).sum(axis=2)
     return np.asarray(linear_sum_assignment(cost)[1])
+
+
+@kernel
+def look_back(Pi, alphas, es, at, back, gamma, beta, new):
+    """gamma (S,) = p(state so many bins before | all until now), from rings (L, S) of filtered posteriors and scaled
+    emissions whose newest row is `at`.
+    """
+    L, S = alphas.shape
+    for s in range(S):
+        beta[s] = 1.0
+    i = at
+    for _ in range(back):
+        total = 0.0
+        for s in range(S):
+            beta[s] *= es[i, s]
+        for s in range(S):
+            new[s] = 0.0
+            for j in range(S):
+                new[s] += Pi[s, j] * beta[j]
+            total += new[s]
+        for s in range(S):
+            beta[s] = new[s] / total
+        i = i - 1 if i > 0 else L - 1
+    total = 0.0
+    for s in range(S):
+        gamma[s] = alphas[i, s] * beta[s]
+        total += gamma[s]
+    for s in range(S):
+        gamma[s] /= total
+
+
+@kernel
+def trace_back(backs, at, back, state):
+    """The state so many bins before on the path that ends in `state`, by a ring (L, S) of Viterbi's pointers."""
+    L = backs.shape[0]
+    i = at
+    for _ in range(back):
+        state = backs[i, state]
+        i = i - 1 if i > 0 else L - 1
+    return state
