@@ -11,6 +11,7 @@ import numpy as np
 import pylsl
 
 from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.clock import now
 from rheobase.stream.node import Sink
 
 FORMATS = {"float64": "double64", "str": "string"}
@@ -24,14 +25,17 @@ LINGER = 0.1
 class LslOut(Sink):
     """One input as an LSL outlet, from `start` on, so that others find it before the first sample.
 
-    Each sample goes with its own time (times of a `now()` clock are LSL times). Channel names, unit and delay stand
-    in the description. The source_id stays the same over restarts, so that receivers take the stream up again.
+    Each sample goes with its own time (times of a `now()` clock are LSL times), or all are moved by the same (`shift`).
+    Channel names, unit and delay stand in the description. The source_id stays the same over restarts, so that
+    receivers take the stream up again.
     """
 
     stream: str = ""
     """Name of the LSL stream; empty: the node's name."""
     kind: str = ""
     """Content type, such as EEG or Markers; empty: Markers for strings, else Signal."""
+    shift: bool = False
+    """Move all times by as much as makes the first sample one of now: a recording that others are to take for live."""
 
     def start(self, *inputs: Spec) -> None:
         if len(inputs) != 1:
@@ -45,14 +49,17 @@ class LslOut(Sink):
         info.set_channel_units([spec.unit] * spec.n)
         info.desc().append_child_value("delay", repr(spec.delay))
         kept = getattr(self, "outlet", None) is not None and getattr(self, "spec", None) == spec
-        self.spec = spec
+        self.spec, self.moved = spec, 0.0 if not self.shift else math.nan
         if not kept:  # somebody may listen to it already
             self.outlet: Any = None  # the old one goes before the new one comes
             self.outlet = pylsl.StreamOutlet(info)
 
     def take(self, i: int, x: Block) -> None:
         # LSL reads a time of 0 as "now" and of -1 as "one interval after the last"
-        times = np.where((x.times == 0) | (x.times == -1), np.nextafter(x.times, math.inf), x.times)
+        if math.isnan(self.moved) and len(x):
+            self.moved = now() - float(x.times[0])
+        at = x.times + self.moved
+        times = np.where((at == 0) | (at == -1), np.nextafter(at, math.inf), at)
         data = [[str(v) for v in row] for row in x.data] if self.spec.dtype == "str" else x.data
         self.outlet.push_chunk(data, times)
 

@@ -54,8 +54,8 @@ class Forgetting(NamedTuple):
 
 
 class Adapting(NamedTuple):
-    """W (M, S N), Pi, log_Pi (S, S) as they are by now; P (S N, M, M); rho (S, S, S), and room for the next; begun (1,);
-    hs (lag + 1, M) and xs (lag + 1, N), rings whose newest row is at (1,); of (1,), the model they come of; last (1,),
+    """W (M, S N), Pi, log_Pi (S, S) as they are by now; P (S N, M, M); rho (S, S, S) and room for the next; alpha (S,) of
+    the bin before; steps (S, S); hs (lag + 1, M) and xs (lag + 1, N), rings whose oldest row is at (1,); of (1,), the model they come of; last (1,),
     time of the last bin; Ph (M,). All without size where nothing is learnt.
     """
 
@@ -97,14 +97,30 @@ def adapting(f: Forgetting, W: F, Pi: F, log_Pi: F, moments: F, inform: F, lag: 
             none, none, none, flat, flat, flat, np.zeros(0), none, none, none, np.zeros(1, np.int64), one, one.copy(),
             np.zeros(0),
         )  # fmt: skip
-    J = f.bins * inform.reshape(SN, 1, 1) * np.repeat(moments, SN // S, axis=0) + np.eye(M) / DOUBT
+    J: F = f.bins * inform.reshape(SN, 1, 1) * np.repeat(moments, SN // S, axis=0) + np.eye(M) / DOUBT
     share = np.maximum(moments[:, -1, -1], 0)  # the last feature is 1
     rho = (share[:, None] * Pi)[:, :, None] * np.ones(S)  # as if of each step that much had been seen
     return Adapting(
-        W.copy(), Pi.copy(), log_Pi.copy(), np.linalg.inv(J), rho, np.zeros((S, S, S)), np.full(S, 1 / S),
+        W.copy(), Pi.copy(), log_Pi.copy(), np.asarray(np.linalg.inv(J), float), rho, np.zeros((S, S, S)), np.full(S, 1 / S),
         np.zeros((S, S)), np.zeros((lag, M)), np.full((lag, SN // S), np.nan), np.zeros(1, np.int64),
         np.full(1, f.of), np.full(1, -np.inf), np.zeros(M),
     )  # fmt: skip
+
+
+@kernel
+def copy(A, B):
+    """B = A, of two dimensions."""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            B[i, j] = A[i, j]
+
+
+@kernel
+def clear(A):
+    """A = 0."""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            A[i, j] = 0.0
 
 
 @kernel
@@ -112,34 +128,34 @@ def take_over(f, W, Pi, log_Pi, a):
     """Begin from the model where another was swapped in."""
     if a.of[0] != f.of:
         a.of[0] = f.of
-        a.W[:] = W
-        a.Pi[:] = Pi
-        a.log_Pi[:] = log_Pi
+        copy(W, a.W)
+        copy(Pi, a.Pi)
+        copy(log_Pi, a.log_Pi)
 
 
 @kernel
 def count_steps(rho, new, before, now, Pi, keep, add, steps):
-    """rho of one bin more, from the filtered posteriors (S,) before and now; steps (S, S) = sum_l rho(i, j, l) now_l."""
+    """rho of one bin more, from the filtered posteriors (S,) before and now; steps_ij = sum_l rho(i, j, l) now_l."""
     S = before.shape[0]
-    for l in range(S):
+    for q in range(S):
         total = 0.0
         for k in range(S):
-            total += before[k] * Pi[k, l]
+            total += before[k] * Pi[k, q]
         for i in range(S):
             for j in range(S):
                 v = 0.0
                 for k in range(S):
-                    v += rho[i, j, k] * (before[k] * Pi[k, l] / total)
+                    v += rho[i, j, k] * (before[k] * Pi[k, q] / total)
                 v *= keep
-                if j == l:
-                    v += add * (before[i] * Pi[i, l] / total)
-                new[i, j, l] = v
+                if j == q:
+                    v += add * (before[i] * Pi[i, q] / total)
+                new[i, j, q] = v
     for i in range(S):
         for j in range(S):
             steps[i, j] = 0.0
-            for l in range(S):
-                rho[i, j, l] = new[i, j, l]
-                steps[i, j] += new[i, j, l] * now[l]
+            for q in range(S):
+                rho[i, j, q] = new[i, j, q]
+                steps[i, j] += new[i, j, q] * now[q]
 
 
 @kernel
@@ -165,7 +181,8 @@ def learn_from(params, state, x):
     if state.at[3] > 1:
         count_steps(a.rho, a.next, a.alpha, alpha, a.Pi, f.keep, 1.0 - f.keep, a.steps)
         revise(a.steps, params.Pi, PSEUDO / f.bins, a.Pi, a.log_Pi)
-    a.alpha[:] = alpha
+    for s in range(S):
+        a.alpha[s] = alpha[s]
     at = a.at[0]
     for m in range(M):
         a.hs[at, m] = state.h[m]

@@ -66,6 +66,9 @@ class Decoder(Kernel):
     shapes: ClassVar[dict[str, str]] = {}
     """Its arrays and their sizes: n channels in, d out, l = lags n; other letters are free, but one size each."""
 
+    unsupervised: ClassVar[bool] = False
+    """Learns from X alone: there is no truth, and `rheo fit` scores it by the likelihood of held-out samples."""
+
     adjustable: ClassVar[tuple[str, ...]] = ("model",)
     """Parameters that may differ between the fit and a run."""
 

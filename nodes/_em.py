@@ -1,8 +1,9 @@
 """Learning a switching GLM: expectation-maximisation, pooled over all stretches of a recording.
 
-The expected log-posterior of the weights has no closed maximum; a Fisher-scoring step that never goes downhill (`_glm.py`)
-raises it, so the log-posterior rises with every iteration (Dempster, Laird, Rubin, J R Stat Soc B 39:1, 1977: generalised
-EM). From equal weights in all states it would never move, for they are a saddle: it starts from noise, several times.
+The expected log-posterior of the weights has no closed maximum; a Fisher-scoring step that never goes downhill
+(`_glm.py`) raises it, so the log-posterior rises with every iteration (generalised EM: Dempster, Laird, Rubin, J R Stat
+Soc B 39:1, 1977). From equal weights in all states it would never move, for they are a saddle: it starts from noise,
+several times.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Data(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """Of the weights. sd: of each about W0, their mean over the states (inf: no such prior); l1: penalty l1 |w|; b0 (N,)
-    where biases lie.
+    """Of the weights. sd: of each about W0, their mean over the states (inf: no such prior); l1: penalty l1 |w|; b0
+    (N,): where biases lie.
     """
 
     sd: float
@@ -182,12 +183,13 @@ def noisy(glm: Model, data: Data, S: int, rng: np.random.Generator) -> Model:
     return Model(W, np.tile(glm.V, (S, 1)), Pi, np.full(S, 1 / S))
 
 
-def stretches(T: int) -> NDArray[np.int64]:
-    """At most `FEW` rows: stretches of equal length, spread evenly."""
-    n = max(1, FEW // STRETCH)
+def stretches(data: Data) -> Data:
+    """At most `FEW` rows: stretches of equal length, spread evenly, each a chain of its own."""
+    T, n = len(data.X), FEW // STRETCH
     if T <= FEW:
-        return np.arange(T)
-    return np.concatenate([a + np.arange(STRETCH) for a in np.linspace(0, T - STRETCH, n).astype(int)])
+        return data
+    rows = np.concatenate([a + np.arange(STRETCH) for a in np.linspace(0, T - STRETCH, n).astype(int)])
+    return data.part(rows)._replace(segment=data.segment[rows] * n + np.repeat(np.arange(n), STRETCH))
 
 
 def learnt(
@@ -197,8 +199,7 @@ def learnt(
     glm = one_state(data, prior, law)
     if S == 1:
         return glm, [glm.posterior(data, law).likelihood + log_prior(glm, prior._replace(sd=np.inf))]
-    rows = stretches(len(data.X))
-    few = data.part(rows)._replace(segment=data.segment[rows] * len(data.X) + rows // STRETCH * (len(rows) < len(data.X)))
+    few = stretches(data)
 
     def begun(k: int) -> tuple[Model, float]:
         rng = np.random.default_rng([seed, k])

@@ -34,6 +34,8 @@ WIDE = 3.0
 """Standard deviation of a prior of all weights about 0, on top of all others."""
 ROWS = 4096
 """Samples worked on at a time: they stay in a core's cache."""
+MANY = 12
+"""Features, from which on the products of all pairs of them take too much room."""
 HALVINGS = 12
 """How often a Fisher step is made shorter where it went too far."""
 VARIANCES = 1.0
@@ -138,9 +140,14 @@ def emissions(X: Array, H: Array, W: Array, V: Array, law: int) -> F:
     x = X if whole else np.where(there, X, 0.0)
     for rows in chunks(len(X)):
         for s in range(len(W)):
-            each = log_density(x[rows], means(H[rows] @ W[s], law), V[s], law)
+            each = log_density(x[rows], means(few(H[rows]) @ W[s], law), V[s], law)
             ell[rows, s] = each.sum(axis=1) if whole else (each * there[rows]).sum(axis=1)
     return ell + constants(X, law)[:, None]
+
+
+def few(h: Array) -> F:
+    """H, or its first row where there is the bias alone: then all are alike."""
+    return h[:1] if h.shape[1] == 1 else h
 
 
 def chunks(T: int) -> Iterator[slice]:
@@ -158,9 +165,27 @@ def gradients(x: Array, f: Array, d: Array, v: Array, law: int) -> tuple[F, F]:
     return np.asarray((x / (f + LEAST) - 1) * d), np.asarray(d * d / (f + LEAST))
 
 
-def scored(
-    X: Array, H: Array, g: Array, W: Array, v: Array, law: int, centre: Array, precision: Array
-) -> F:
+def curvature(X: Array, H: Array, g: Array, W: Array, v: Array, law: int) -> tuple[F, F]:
+    """Of sum_t g_t log p(x_t | W' h_t): its gradient (M, N), and the Fisher information (N, M, M) of each neuron."""
+    there = known(X, law)
+    M, N = W.shape
+    G, J = np.zeros((M, N)), np.zeros((N, M, M))
+    for rows in chunks(len(X)):
+        h, weight = H[rows], g[rows, None] * there[rows]
+        U = few(h) @ W
+        f = means(U, law)
+        up, information = gradients(np.where(there[rows], X[rows], 0.0), f, slopes(U, f, law), v, law)
+        G += h.T @ (weight * up)
+        information = weight * information
+        if M < MANY:  # one product for all neurons
+            J += (information.T @ (h[:, :, None] * h[:, None, :]).reshape(len(h), -1)).reshape(N, M, M)
+        else:
+            for n in range(N):
+                J[n] += (h * information[:, n, None]).T @ h
+    return G, J
+
+
+def scored(X: Array, H: Array, g: Array, W: Array, v: Array, law: int, centre: Array, precision: Array) -> F:
     """One Fisher-scoring step of the weights W (M, N) of a state from rows of weight g (T,): never downhill in
 
         sum_t g_t log p(x_t | W' h_t) - 1/2 sum precision (W - centre)^2
@@ -168,32 +193,22 @@ def scored(
     of each neuron, for a step that goes too far is halved. centre, precision: (M, N).
     """
     there = known(X, law)
-    x = np.where(there, X, 0.0)
-    weight = g[:, None] * there
+    x, weight = np.where(there, X, 0.0), g[:, None] * there
     M, N = W.shape
-    G, J = np.zeros((M, N)), np.zeros((N, M, M))
-    was = np.zeros(N)
-    for rows in chunks(len(X)):
-        h, U = H[rows], H[rows] @ W
-        f = means(U, law)
-        d = slopes(U, f, law)
-        was += (weight[rows] * log_density(x[rows], f, v, law)).sum(axis=0)
-        up, information = gradients(x[rows], f, d, v, law)
-        G += h.T @ (weight[rows] * up)
-        information = weight[rows] * information
-        for n in range(N):
-            J[n] += (h * information[:, n, None]).T @ h
-    was -= 0.5 * (precision * (W - centre) ** 2).sum(axis=0)
+
+    def score(w: Array) -> F:
+        found = -0.5 * (precision * (w - centre) ** 2).sum(axis=0)
+        for rows in chunks(len(X)):
+            found += (weight[rows] * log_density(x[rows], means(few(H[rows]) @ w, law), v, law)).sum(axis=0)
+        return np.asarray(found)
+
+    G, J = curvature(X, H, g, W, v, law)
     G -= precision * (W - centre)
     J[:, np.arange(M), np.arange(M)] += precision.T
-    step = np.linalg.solve(J, G.T[..., None])[..., 0].T
-    size = np.ones(N)
+    step, was, size = np.linalg.solve(J, G.T[..., None])[..., 0].T, score(W), np.ones(N)
     for _ in range(HALVINGS):
         fresh = W + size * step
-        gain = -0.5 * (precision * (fresh - centre) ** 2).sum(axis=0) - was
-        for rows in chunks(len(X)):
-            gain += (weight[rows] * log_density(x[rows], means(H[rows] @ fresh, law), v, law)).sum(axis=0)
-        down = ~(gain >= 0)
+        down = ~(score(fresh) >= was)
         if not down.any():
             return np.asarray(fresh)
         size[down] *= 0.5
@@ -204,7 +219,7 @@ def scored(
 @kernel
 def mean(u, law):
     """f(u)."""
-    if law == SIGMOID or law == BERNOULLI:
+    if law in (SIGMOID, BERNOULLI):
         p = 1.0 / (1.0 + math.exp(-min(max(u, -500.0), 500.0)))
         return LEAST + (1.0 - LEAST) * p if law == SIGMOID else p
     if law == SOFTPLUS:
@@ -217,7 +232,7 @@ def mean(u, law):
 @kernel
 def slope(u, f, law):
     """f'(u)."""
-    if law == SIGMOID or law == BERNOULLI:
+    if law in (SIGMOID, BERNOULLI):
         return f * (1.0 - f)
     if law == SOFTPLUS:
         return -math.expm1(-f)

@@ -8,6 +8,7 @@ finite. A chain begins anew with each segment. Rabiner, Proc IEEE 77:257, 1989.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -186,7 +187,7 @@ def viterbi(ell: Array, Pi: Array, p0: Array, segment: Array | None = None) -> N
     first, path = begins(T, segment), np.zeros(T, np.int64)
     edges = [*np.flatnonzero(first), T]
     log_Pi, log_p0 = np.log(np.maximum(Pi, FLOOR)), np.log(np.maximum(p0, FLOOR))
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in itertools.pairwise(edges):
         rows = np.ascontiguousarray(ell[a:b])
         best_path(rows, log_Pi, log_p0, np.zeros((b - a, S), np.int64), path[a:b])
     return path

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rheobase.nodes import _em, _glm, _hmm, _onehot
-from rheobase.nodes._adapt import Adapting, Forgetting, adapting, forgetting, learn_from, take_over
+from rheobase.nodes._adapt import Adapting, Forgetting, adapting, clear, forgetting, learn_from, take_over
 from rheobase.nodes._decoder import Decoder, Training, spec_header
 from rheobase.stream.block import Array, Spec, StreamError, numbered
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
@@ -41,8 +41,8 @@ class HmmGlmParams(NamedTuple):
 
 
 class HmmGlmState(NamedTuple):
-    """past (K, N) and asked (Q, C), rings of counts and covariates; at (4,) the next row of each, the newest of the next
-    rings, and the number of bins; alphas, es, backs (lag + 1, S), rings of filtered posteriors, scaled emissions and
+    """past (K, N) and asked (Q, C), rings of counts and covariates; at (4,): the next row of each, the newest row of the
+    next rings, and the number of bins; alphas, es, backs (lag + 1, S), rings of filtered posteriors, scaled emissions and
     Viterbi's pointers; delta (S,); label (1,). The others are room to work in, and what is learnt on the way.
     """
 
@@ -80,8 +80,8 @@ class HmmGlm(Decoder):
     channels of counts, then the covariates.
 
     Learnt without a truth (`fit(X)`), by pooled EM from noise (`_em.py`). States come in the order of their share; a
-    refit `like` an earlier fit keeps its labels. Escola, Fontanini, Katz, Paninski, Neural Comput 23:1071, 2011; one-hot
-    prior: Li, Li, Wu, ICLR 2024.
+    refit `like` an earlier fit keeps its labels. Escola, Fontanini, Katz, Paninski, Neural Comput 23:1071, 2011; the
+    one-hot prior: Li, Li, Wu, ICLR 2024.
     """
 
     unsupervised: ClassVar[bool] = True
@@ -96,7 +96,7 @@ class HmmGlm(Decoder):
     """What x is: a count, whether it is above 0, or a value with a variance for each state."""
 
     link: Literal["softplus", "exp", "sigmoid"] = "softplus"
-    """f of a Poisson rate. sigmoid: at most one expected spike a bin, always stable. exp grows no further from e^20 on."""
+    """f of a Poisson rate. sigmoid: at most one expected spike a bin, always stable. exp grows no further than e^20."""
 
     history: Literal["none", "exponential", "cosine"] = "exponential"
     """Filters of past counts: none; exp(-k) over the `span` bins before; `bumps` raised cosines over them."""
@@ -198,15 +198,16 @@ class HmmGlm(Decoder):
         b0 = _glm.unlinked(np.nansum(X, axis=0) / data.rows.sum(), law)
         prior = _em.Prior(np.inf if self.prior == "none" else self.sd, self.l1, b0)
         if like and np.shape(like["W"])[1:] == (H.shape[1], n) and self.states in (None, len(like["W"])):
-            m, trace = _em.em(all_, _em.Model(*(like[k] for k in _em.Model._fields)), prior, law, self.iterations, self.told)
+            then = _em.Model(*(like[k] for k in _em.Model._fields))
+            m, trace = _em.em(all_, then, prior, law, self.iterations, self.told)
             m = m.order(_hmm.matched(like["W"], m.W))
         else:
             S = self.states or self._chosen(all_, prior)
             m, trace = _em.learnt(all_, S, prior, law, self.iterations, self.restarts, self.seed, self.told)
         more = {}
         if self.prior == "onehot":
-            m, a0 = _onehot.learnt(all_, m, prior, law, self.told)
-            more = {"a0": a0}
+            m, kinds, a0 = _onehot.learnt(all_, m, prior, law)
+            more = {"kinds": kinds, "a0": a0}
         gamma = m.posterior(all_, law).gamma
         return {**m._asdict(), "phi": phi, "psi": psi, "trace": np.array(trace), **more, **moments(all_, m, gamma, law)}
 
@@ -243,7 +244,7 @@ class HmmGlm(Decoder):
             np.zeros(S * N), np.zeros(S * N), np.zeros(S), np.zeros(S), np.zeros(S), np.zeros(S), np.zeros(S),
             adapting(forget, flat, Pi, log_Pi, moments, inform, L),
         )  # fmt: skip
-        self.step = adapting_step if self.adapt else HmmGlm.step  # type: ignore[misc]
+        self.step = adapting_step if self.adapt else HmmGlm.step  # type: ignore[method-assign]
         self.resets = not self.adapt  # type: ignore[misc]
 
     @staticmethod
@@ -258,9 +259,9 @@ def adapting_step(params, state, t, x, y):
     """The same by what was learnt on the way, from which it learns on."""
     a = state.adapt
     if not 0.0 < t - a.last[0] <= params.forget.gap:
-        state.at[:] = 0
-        state.past[:] = 0.0
-        state.asked[:] = 0.0
+        state.at[3] = 0
+        clear(state.past)
+        clear(state.asked)
     a.last[0] = t
     take_over(params.forget, params.W, params.Pi, params.log_Pi, a)
     follow(params, a.W, a.Pi, a.log_Pi, state, x, y)
@@ -325,10 +326,10 @@ def moments(data: _em.Data, m: _em.Model, gamma: F, law: int) -> dict[str, F]:
 
 
 def connectivity(arrays: dict[str, Array], header: dict[str, Any]) -> F:
-    """The couplings (S, N, N) of a model file: what a spike of neuron j (last) adds in all to the u of neuron i, in each
-    state. Without history: 0.
+    """The couplings (S, N, N) of a model file: what a spike of neuron j (last axis) adds to the u of neuron i, summed over
+    the bins after it, in each state. Without history: 0.
     """
     W, phi = np.asarray(arrays["W"]), np.asarray(arrays["phi"])
     S, _, N = W.shape
     each = W[:, : len(phi) * N].reshape(S, len(phi), N, N)
-    return np.einsum("sbji,b->sij", each, phi.sum(axis=1))
+    return np.asarray(np.einsum("sbji,b->sij", each, phi.sum(axis=1)))
