@@ -54,9 +54,9 @@ class Forgetting(NamedTuple):
 
 
 class Adapting(NamedTuple):
-    """W (M, S N), Pi, log_Pi (S, S) as they are by now; P (S N, M, M); rho (S, S, S) and room for the next; alpha (S,) of
-    the bin before; steps (S, S); hs (lag + 1, M) and xs (lag + 1, N), rings whose oldest row is at (1,); of (1,), the model they come of; last (1,),
-    time of the last bin; Ph (M,). All without size where nothing is learnt.
+    """W (M, S N), Pi, log_Pi (S, S) as they are by now; P (S N, M, M); rho (S, S, S) and room for the next; alpha (S,)
+    of the bin before; steps (S, S) counted; hs (lag + 1, M) and xs (lag + 1, N), rings whose oldest row is at (1,); of
+    (1,), the model they come of; last (1,), time of the last bin; Ph (M,), room. Without size where nothing is learnt.
     """
 
     W: F
@@ -101,9 +101,9 @@ def adapting(f: Forgetting, W: F, Pi: F, log_Pi: F, moments: F, inform: F, lag: 
     share = np.maximum(moments[:, -1, -1], 0)  # the last feature is 1
     rho = (share[:, None] * Pi)[:, :, None] * np.ones(S)  # as if of each step that much had been seen
     return Adapting(
-        W.copy(), Pi.copy(), log_Pi.copy(), np.asarray(np.linalg.inv(J), float), rho, np.zeros((S, S, S)), np.full(S, 1 / S),
-        np.zeros((S, S)), np.zeros((lag, M)), np.full((lag, SN // S), np.nan), np.zeros(1, np.int64),
-        np.full(1, f.of), np.full(1, -np.inf), np.zeros(M),
+        W.copy(), Pi.copy(), log_Pi.copy(), np.asarray(np.linalg.inv(J), float), rho, np.zeros((S, S, S)),
+        np.full(S, 1 / S), np.zeros((S, S)), np.zeros((lag, M)), np.full((lag, SN // S), np.nan),
+        np.zeros(1, np.int64), np.full(1, f.of), np.full(1, -np.inf), np.zeros(M),
     )  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
     w_s(j -> n) = (a_exc - a_inh) w~,   a_s ~ Categorical(a0(j -> n)),   ln w~ ~ N(mu, sigma^2),   a0 (j, n, 3)
 
-after Li, Li, Wu, ICLR 2024. They relax a to the simplex (`log_gumbel_softmax`) and climb; `relaxed` does that. `learnt` does
-not: with weights out of an EM with a Gaussian prior, log p(x | w) is as good as quadratic, and in a quadratic what one
-connection is, given the means of the others, can be said exactly,
+after Li, Li, Wu, ICLR 2024. They relax a to the simplex (`log_gumbel_softmax`) and climb; `relaxed` does that. `learnt`
+does not: about the weights of an EM with a Gaussian prior log p(x | w) is as good as quadratic, and in a quadratic what
+one connection is, given the means of the others, can be said exactly,
 
     p(a = k) ~ a0_k  integral p(w~) exp(c w - 1/2 J w^2) dw~,   w = (-w~, 0, w~)_k
 
@@ -63,11 +63,11 @@ def log_gumbel_softmax(a: Array, a0: Array, tau: float) -> F:
 
 
 class Quadratic:
-    """sum log p(x | w), weighted by how likely each state is, about the weights of a model: lin' w - 1/2 w' J w + const,
-    with lin (S, N, M) and J (S, N, M, M), M = N + 1.
+    """sum log p(x | w), weighted by how likely each state is, near the weights of a model: lin' w - 1/2 w' J w + const,
+    with lin (S, N, M) and J (S, N, M, M), M = N + 1. The prior of biases is in it.
     """
 
-    def __init__(self, data: _em.Data, m: _em.Model, gamma: Array, law: int) -> None:
+    def __init__(self, data: _em.Data, m: _em.Model, gamma: Array, prior: _em.Prior, law: int) -> None:
         S, M, N = m.W.shape
         self.J, self.lin = np.zeros((S, N, M, M)), np.zeros((S, N, M))
         for s in range(S):
@@ -75,6 +75,7 @@ class Quadratic:
             up, self.J[s] = _glm.curvature(data.X[near], data.H[near], gamma[near, s], m.W[s], m.V[s], law)
             self.lin[s] = up.T + np.einsum("nij,jn->ni", self.J[s], m.W[s])
         self.J[:, :, -1, -1] += _glm.BIAS_SD**-2
+        self.lin[:, :, -1] += prior.b0 * _glm.BIAS_SD**-2
 
     def slope(self, w: Array) -> F:
         """Its derivative at w (S, N, M)."""
@@ -92,8 +93,7 @@ def learnt(data: _em.Data, m: _em.Model, prior: _em.Prior, law: int) -> tuple[_e
     a0 = np.tile(rho, (N, N, 1))
     for _ in range(QUADRATICS):
         known = m.posterior(data, law)
-        about = Quadratic(data, m, known.gamma, law)
-        about.lin[:, :, -1] += prior.b0 * _glm.BIAS_SD**-2
+        about = Quadratic(data, m, known.gamma, prior, law)
         w = np.ascontiguousarray(m.W.transpose(0, 2, 1))
         for _ in range(ROUNDS):
             was = w.copy()
@@ -137,16 +137,15 @@ def relaxed(
     """The same by gradient ascent (Adam: Kingma, Ba, ICLR 2015) on the authors' relaxation, in the same quadratics: the
     kinds as softmax(logits), with the density of the logits, which has a maximum where that of a has none.
     """
-    S, M, N = m.W.shape
+    N = m.W.shape[2]
     w = m.W.transpose(0, 2, 1)
     size = np.maximum(np.abs(w[:, :, :-1]), 0.05)
     far = np.abs(w[:, :, :-1]) > np.median(size)
     logits = np.where(far, 1.0, -1.0)[..., None] * np.stack([w[:, :, :-1] < 0, 0 * far, w[:, :, :-1] > 0], axis=-1)
-    z = [logits, np.log(np.expm1(size)), np.zeros((N, N, 3)) + [0, 1.0, 0], w[:, :, -1].copy()]
+    z = [logits, np.log(np.expm1(size)), np.tile([0.0, 1.0, 0.0], (N, N, 1)), w[:, :, -1].copy()]
     for _ in range(QUADRATICS):
         known = m.posterior(data, law)
-        about = Quadratic(data, m, known.gamma, law)
-        about.lin[:, :, -1] += prior.b0 * _glm.BIAS_SD**-2
+        about = Quadratic(data, m, known.gamma, prior, law)
         first, second = [np.zeros_like(a) for a in z], [np.zeros_like(a) for a in z]
         for k in range(1, steps + 1):
             for a, g, u, v in zip(z, relaxed_gradient(about, z, tau), first, second, strict=True):

@@ -41,9 +41,9 @@ class HmmGlmParams(NamedTuple):
 
 
 class HmmGlmState(NamedTuple):
-    """past (K, N) and asked (Q, C), rings of counts and covariates; at (4,): the next row of each, the newest row of the
-    next rings, and the number of bins; alphas, es, backs (lag + 1, S), rings of filtered posteriors, scaled emissions and
-    Viterbi's pointers; delta (S,); label (1,). The others are room to work in, and what is learnt on the way.
+    """past (K, N) and asked (Q, C): rings of counts and covariates; at (4,): the next row of each, the newest row of
+    the next rings, and the number of bins; alphas, es, backs (lag + 1, S): rings of filtered posteriors, scaled
+    emissions and Viterbi's pointers; delta (S,); label (1,). The others are room, and what is learnt on the way.
     """
 
     past: F
@@ -326,8 +326,8 @@ def moments(data: _em.Data, m: _em.Model, gamma: F, law: int) -> dict[str, F]:
 
 
 def connectivity(arrays: dict[str, Array], header: dict[str, Any]) -> F:
-    """The couplings (S, N, N) of a model file: what a spike of neuron j (last axis) adds to the u of neuron i, summed over
-    the bins after it, in each state. Without history: 0.
+    """The couplings (S, N, N) of a model file: what a spike of neuron j (last axis) adds to the u of neuron i, summed
+    over the bins after it, in each state. Without history: 0.
     """
     W, phi = np.asarray(arrays["W"]), np.asarray(arrays["phi"])
     S, _, N = W.shape

@@ -19,6 +19,7 @@ from rheobase.stream.node import Kernel, Node, Sink, kernel, load, types
 
 X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
 SLOW = Spec(rate=10, channels=("a", "b", "c"))
+STATES = Spec(rate=100, channels=("p0", "p1", "p2", "state"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bandpass": [({"low": 20, "high": 200}, (X,))],
@@ -30,6 +31,10 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     ],
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
+    "markov_rates": [
+        ({"states": 3, "every": 10, "half_life": 1}, (STATES,)),
+        ({"of": "posterior", "every": 10, "lag": 3}, (STATES,)),
+    ],
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
     "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
     "notch": [({"harmonics": 2}, (X,))],
@@ -41,7 +46,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
 }
 """Every node that is not learnt: parameters, and Specs of its inputs."""
 
-WORDS = {"task_markers"}
+WORDS = {"state_markers", "task_markers"}
 """Nodes that give text: the contract compares numbers, so their own tests hold them to it."""
 
 LEARNT: dict[str, list[dict[str, Any]]] = {
@@ -54,6 +59,10 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
     ],
     "gaussian_process": [{}, {"kernel": "multi", "directions": 8}],
     "gru": [{"hidden": 4, "epochs": 2}],
+    "hmm_glm": [
+        {"states": 2, "restarts": 1, "iterations": 3, "lag": 2, "rates": True},
+        {"states": 2, "restarts": 1, "iterations": 3, "emission": "gaussian", "covariates": 1, "adapt": 10.0},
+    ],
     "kalman": [{}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
@@ -75,7 +84,7 @@ def learnt(name: str, which: int) -> Any:
     for t in range(1, len(Z)):
         Z[t] = 0.9 * Z[t - 1] + 0.3 * rng.standard_normal(2)
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
-    if name == "place_bayes":
+    if name in ("hmm_glm", "place_bayes"):
         seen = np.round(3 * np.abs(seen))  # counts
     return load(name).make(**LEARNT[name][which]).fit(seen, Z)
 
