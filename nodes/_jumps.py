@@ -4,7 +4,7 @@ Q (n, n): q_ij, 1/s, the rate from state i to j; q_ii = -sum_j q_ij. Seen are co
 in i and d s later in j. EM of the rates (Bladt, Sørensen, J R Stat Soc B 67:395, 2005):
 
     M_d = int_0^d (e^Qs)' R_d (e^Q(d-s))' ds,   R_d = N_d / e^Qd       by the exponential of [[Q', R_d], [0, Q']] d
-    time_i = sum_d M_ii,   jumps_ij = q_ij sum_d M_ij                   (Van Loan, IEEE Trans Autom Control 23:395, 1978)
+    time_i = sum_d M_ii,   jumps_ij = q_ij sum_d M_ij               (Van Loan, IEEE Trans Autom Control 23:395, 1978)
     q_ij <- (jumps_ij + a0) / (time_i + b0)
 """
 

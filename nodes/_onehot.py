@@ -158,7 +158,9 @@ def relaxed(
 
 
 def relaxed_score(about: Quadratic, z: list[F], tau: float) -> float:
-    """What `relaxed` climbs, at z: logits (S, N, N, 3), raw strengths (S, N, N), logits of a0 (N, N, 3), biases (S, N)."""
+    """What `relaxed` climbs, at z: logits (S, N, N, 3), strengths (S, N, N) before log(1 + exp), logits of a0 (N, N, 3)
+    and biases (S, N).
+    """
     a, w = softmax(z[0]), np.concatenate([weights(z[0], z[1]), z[3][..., None]], axis=2)
     fit = (about.lin * w).sum() - 0.5 * np.einsum("sni,snij,snj->", w, about.J, w)
     return float(fit + (log_gumbel_softmax(a, softmax(z[2]), tau) + np.log(a).sum(axis=-1)).sum())

@@ -115,7 +115,7 @@ class MarkovRates(Node):
     def _evidence(self, data: F) -> F:
         """(T, n) how likely what was seen is in each state; 0 where nothing was seen."""
         if self.of == "posterior":
-            known = (np.isfinite(data) & (data >= 0)).all(axis=1)
+            known = np.asarray((np.isfinite(data) & (data >= 0)).all(axis=1))
             return np.where(known[:, None], data, 0.0)
         label = np.where(np.isfinite(data[:, 0]), np.round(data[:, 0]), -1)
         known = (label >= 0) & (label < self.n)
@@ -150,8 +150,8 @@ class MarkovRates(Node):
 @kernel
 def collect(e, t, dt, P, N, alphas, es, gaps, at, last, count, log_p):
     """Takes in one sample at t s that is e (n,) likely in each state, and counts in N (K, n, n) the pair that is `wait`
-    samples old: p(i, j | all until now), by its distance in ticks. Rings of wait + 2 rows, the newest at `at`; count (1,)
-    samples of this chain.
+    samples old: p(i, j | all until now), by its distance in ticks. Rings of wait + 2 rows, the newest at `at`; count
+    (1,) samples of this chain.
     """
     n, (size, K) = e.shape[0], (alphas.shape[0], P.shape[0])
     total = 0.0

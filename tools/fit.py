@@ -261,7 +261,7 @@ def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], sour
 
 
 def _parts(graph: Graph, protocol: Protocol, t: F, there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
-    """Which samples, at t (T,) s, to learn from and which to test on; `there`: those with a truth. Raises StreamError."""
+    """Which samples, at t (T,) s, to learn from and to test on; `there`: those with a truth. Raises StreamError."""
     edge = float(t[0] + 0.8 * (t[-1] - t[0]))
     parts = []
     for word, given, default in (("train", protocol.train, (0.0, edge)), ("test", protocol.test, (edge, math.inf))):
