@@ -32,8 +32,8 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
     "markov_rates": [
-        ({"states": 3, "every": 10, "half_life": 1}, (STATES,)),
-        ({"of": "posterior", "every": 10, "lag": 3}, (STATES,)),
+        ({"states": 3, "every": 60, "half_life": 1, "longest": 5}, (STATES,)),
+        ({"of": "posterior", "every": 60, "lag": 3, "longest": 5}, (STATES,)),
     ],
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
     "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
