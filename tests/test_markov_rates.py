@@ -48,7 +48,7 @@ def test_two_states_have_a_closed_form() -> None:
 
 
 def test_what_follows_from_rates_is_what_paths_do() -> None:
-    times = np.arange(0, 400, 0.01)
+    times = np.arange(0, 900, 0.01)
     [z] = paths(THREE, 1, times, np.random.default_rng(0))
     np.testing.assert_allclose(_jumps.stationary(THREE), np.bincount(z) / len(z), atol=0.02)
     for i, j in itertools.permutations(range(3), 2):
@@ -122,7 +122,7 @@ def test_rates_that_change_are_followed() -> None:
     z = np.concatenate([paths(Q, 1, times[:6000], np.random.default_rng(2))[0] for Q in (THREE, slow)])
     data, _ = follow(MarkovRates(states=3, half_life=10, every=200), z.astype(float), times, 100)
     error = [np.abs(rates(row, 3) - slow).max() for row in data]
-    assert error[-1] < 0.7 < 0.5 * error[29]
+    assert error[-1] < 0.4 * error[29], "29: the last before the change"
     never, _ = follow(MarkovRates(states=3, every=200), z.astype(float), times, 100)
     assert np.abs(rates(never[-1], 3) - slow).max() > 2 * error[-1]
 
@@ -132,15 +132,14 @@ def test_missing_and_irregular_samples_leave_the_rates() -> None:
     rng = np.random.default_rng(3)
     times = np.arange(8000) / 40
     [z] = paths(THREE, 1, times, rng)
-    whole, channels = follow(MarkovRates(states=3, every=8000), z.astype(float), times, 40)
+    whole, _ = follow(MarkovRates(states=3, every=8000), z.astype(float), times, 40)
     thin = np.where(rng.random(8000) < 0.5, np.nan, z)
     some, _ = follow(MarkovRates(states=3, every=8000), thin, times, 40)
     sd = whole[-1][6:12]
     kept = np.flatnonzero(np.isfinite(thin))
     odd, _ = follow(MarkovRates(states=3, every=len(kept), tick=0.025), z[kept].astype(float), times[kept], 0)
     np.testing.assert_array_equal(odd[-1][:18], some[-1][:18])
-    many = MarkovRates(states=3, every=100)
-    steady, _ = follow(many, np.tile(thin, 1), times, 40)
+    steady, _ = follow(MarkovRates(states=3, every=100), thin, times, 40)
     assert (np.abs(rates(steady[-1], 3) - THREE)[~np.eye(3, dtype=bool)] < 3.5 * sd).all()
 
 
@@ -166,7 +165,7 @@ def test_no_pair_reaches_over_a_gap() -> None:
     node.start(Spec(rate=10, channels=("state",)))
     node.process(Block(np.array([[0.0], [0]]), np.array([0.0, 0.1]), 0, 0))
     node.process(Block(np.array([[1.0], [1]]), np.array([0.2, 0.3]), 0, 1))
-    np.testing.assert_array_equal(node.N.sum(axis=0), [[1, 0], [0, 1]])
+    np.testing.assert_allclose(node.N.sum(axis=0), [[1, 0], [0, 1]], atol=1e-12)
 
 
 def test_says_what_is_wrong() -> None:

@@ -28,7 +28,7 @@ OUT = rich.console.Console()
 
 @dataclasses.dataclass
 class Network:
-    """W (S, N, N) from the last axis to the one before, b (N,), Pi (S, S); kinds (S, N, N) of -1, 0, 1; a0 (N, N, 3)."""
+    """W (S, N, N) from the last axis to the one before, b (N,), Pi (S, S); kinds (S, N, N): -1, 0, 1; a0 (N, N, 3)."""
 
     W: F
     b: F
@@ -40,8 +40,8 @@ class Network:
 def network(
     states: int = 5, neurons: int = 20, bins: int = 5000, sequences: int = 20, seed: int = 0
 ) -> tuple[F, NDArray[np.int64], Network]:
-    """Counts (Q, T, N) and states (Q, T) of the generator of Li et al., in the form of their notebook: connections drawn
-    for each state from probabilities that the states share, strengths log(1 + 3 u), a sigmoid link.
+    """Counts (Q, T, N) and states (Q, T) of the generator of Li et al., in the form of their notebook: connections
+    drawn for each state from probabilities that the states share, strengths log(1 + 3 u), a sigmoid link.
     """
     rng = np.random.default_rng(seed)
     S, N, T = states, neurons, bins
@@ -81,7 +81,7 @@ def demo(trials: int = 3) -> None:
         rows.setdefault("the true model", []).append(_told(oracle, data, zt, base))
         for prior in ("gaussian", "onehot"):
             began = time.process_time()
-            node = HmmGlm(states=S, link="sigmoid", prior=prior).fit(x, segment=at)  # type: ignore[arg-type]
+            node = HmmGlm(states=S, link="sigmoid", prior=prior).fit(x, segment=at)
             took = time.process_time() - began
             order = _hmm.matched(truth.W, connectivity(node.arrays, {}))
             m = _em.Model(*(node.arrays[k] for k in _em.Model._fields)).order(order)
@@ -103,7 +103,7 @@ def _data(x: F, segment: NDArray[np.int64]) -> _em.Data:
 
 
 def _told(m: _em.Model, data: _em.Data, z: NDArray[np.int64], base: float, lag: int = 10) -> dict[str, float]:
-    """How well a model tells the states, filtered, `lag` bins later and from all; and nats a bin above Poisson rates."""
+    """How well a model tells the states, filtered, `lag` bins later, from all; and nats a bin above Poisson rates."""
     ell = m.emissions(data, _glm.SIGMOID)
     known = _hmm.posterior(ell, m.Pi, m.p0, data.segment)
     e = np.exp(ell - ell.max(axis=1, keepdims=True))
