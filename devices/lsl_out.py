@@ -25,15 +25,15 @@ LINGER = 0.1
 class LslOut(Sink):
     """One input as an LSL outlet, from `start` on, so that others find it before the first sample.
 
-    Each sample goes with its own time (times of a `now()` clock are LSL times). Channel names, unit and delay stand
-    in the description. The source_id stays the same over restarts, so that receivers take the stream up again.
+    Each sample goes with its own time (times of a `now()` clock are LSL times), or all are moved by the same (`now`).
+    Channel names, unit and delay stand in the description. The source_id stays the same over restarts, so that
+    receivers take the stream up again.
     """
 
     stream: str = ""
     """Name of the LSL stream; empty: the node's name."""
     kind: str = ""
     """Content type, such as EEG or Markers; empty: Markers for strings, else Signal."""
-
     now: bool = False
     """Put all times so much later that the first sample leaves now: a recording, played (at speed 1) to those who
     expect a live stream."""

@@ -69,6 +69,9 @@ class Decoder(Kernel):
     any_rate: ClassVar[bool] = False
     """Whether it runs at another rate than it was fitted at."""
 
+    unsupervised: ClassVar[bool] = False
+    """Learns from X alone: there is no truth, and `rheo fit` scores it by the likelihood of held-out samples."""
+
     adjustable: ClassVar[tuple[str, ...]] = ("model",)
     """Parameters that may differ between the fit and a run."""
 

@@ -314,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("nodes", _nodes, "list the node types, or say all about one")
     sub.add_argument("type", metavar="TYPE", nargs="?")
     sub = command("bench", _bench, "measure speed, as ratios to C loops and raw sockets of the same run")
-    sub.add_argument("names", metavar="NAME", nargs="*", help="fuse, decode, hop, pace, replay (default: all)")
+    sub.add_argument("names", metavar="NAME", nargs="*", help="fuse, decode, hop, ..., states (default: all)")
     sub.add_argument("--json", metavar="FILE", help="write the figures here, too")
     sub.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about a minute for all)")
     sub = command("data", _data, "list the recorded data sets, or find (and fetch) some")

@@ -21,6 +21,7 @@ X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
 IMU = Spec(rate=1000, channels=tuple("abcdefghi"))
 POSE = Spec(rate=1000, channels=tuple("xyzabcd"))
 SLOW = Spec(rate=10, channels=("a", "b", "c"))
+STATES = Spec(rate=100, channels=("p0", "p1", "p2", "state"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "bandpass": [({"low": 20, "high": 200}, (X,))],
@@ -36,6 +37,10 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     ],
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
+    "markov_rates": [
+        ({"states": 3, "every": 60, "half_life": 1, "longest": 5}, (STATES,)),
+        ({"of": "posterior", "every": 60, "lag": 3, "longest": 5}, (STATES,)),
+    ],
     "merge": [({}, (X, SLOW)), ({}, (X.replace(rate=0), SLOW, X.replace(dtype="int16")))],
     "moving": [({"speed": 0.2, "over": 0.01}, (X,))],
     "notch": [({"harmonics": 2}, (X,))],
@@ -55,7 +60,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
 }
 """Every node that is not learnt: parameters, and Specs of its inputs."""
 
-WORDS = {"task_markers"}
+WORDS = {"state_markers", "task_markers"}
 """Nodes that give text: the contract compares numbers, so their own tests hold them to it."""
 
 SMALL = {"width": 4, "layers": 1, "states": 4}
@@ -73,6 +78,10 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
     "hiss": [
         {"low": SMALL | {"type": "lstm"}, "high": SMALL, "k": 2, "chunks": 4, "epochs": 1},
         {"low": SMALL, "high": SMALL | {"type": "lstm"}, "k": 2, "chunks": 4, "epochs": 1, "emit": "sample"},
+    ],
+    "hmm_glm": [
+        {"states": 2, "restarts": 1, "iterations": 3, "lag": 2, "rates": True},
+        {"states": 2, "restarts": 1, "iterations": 3, "emission": "gaussian", "covariates": 1, "adapt": 10.0},
     ],
     "kalman": [{}],
     "logistic": [{}, {"lags": 3, "alpha": 0.1}],
@@ -97,7 +106,7 @@ def learnt(name: str, which: int) -> Any:
     for t in range(1, len(Z)):
         Z[t] = 0.9 * Z[t - 1] + 0.3 * rng.standard_normal(2)
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
-    if name == "place_bayes":
+    if name in ("hmm_glm", "place_bayes"):
         seen = np.round(3 * np.abs(seen))  # counts
     if name == "logistic":
         Z = (Z > 0).astype(float)

@@ -219,3 +219,84 @@ void read_floats(long t, long n, const float *restrict x, double *restrict y) {
             y[j] = y[j] / 2 + sum[j];
     }
 }
+
+/* nodes/hmm_glm.py: a bin of N neurons in S states, the past of K bins through one filter, sigmoid, no lag. x (t, N),
+   W (N + 1, S N), Pi log_Pi (S, S), p0 log_p0 (S), phi (K), enter (1), y (t, S + 2) */
+#define STATES 5
+#define NEURONS 20
+#define PAST 5
+#define LEAST 1e-8
+
+void hmm_glm_5_20(long t, const double *restrict x, const double *restrict W, const double *restrict Pi,
+                  const double *restrict log_Pi, const double *restrict p0, const double *restrict log_p0,
+                  const double *restrict phi, const double *restrict enter, double *restrict y) {
+    enum { S = STATES, N = NEURONS, K = PAST, SN = S * N };
+    double past[K][N] = {{0}}, alpha[S] = {0}, delta[S] = {0}, u[SN], h[N], p[S], ell[S], e[S], fresh[S];
+    int at = 0, label = 0;
+    volatile int back[S];
+    for (long k = 0; k < t; k++) {
+        const double *c = x + k * N;
+        for (int n = 0; n < N; n++)
+            h[n] = 0;
+        for (int b = 0; b < K; b++)
+            for (int n = 0; n < N; n++)
+                h[n] += phi[b] * past[(at + K - 1 - b) % K][n];
+        for (int n = 0; n < N; n++)
+            past[at][n] = isfinite(c[n]) && c[n] >= 0 ? c[n] : 0;
+        at = (at + 1) % K;
+        for (int i = 0; i < SN; i++)
+            u[i] = W[N * SN + i];
+        for (int m = 0; m < N; m++)
+            if (h[m] != 0)
+                for (int i = 0; i < SN; i++)
+                    u[i] += h[m] * W[m * SN + i];
+        double constant = 0, most = -INFINITY, total = 0;
+        for (int n = 0; n < N; n++)
+            if (c[n] > 1 && isfinite(c[n]))
+                constant -= lgamma(c[n] + 1);
+        for (int s = 0; s < S; s++) {
+            double sum = constant;
+            for (int n = 0; n < N; n++)
+                if (isfinite(c[n]) && c[n] >= 0) {
+                    double f = LEAST + (1 - LEAST) / (1 + exp(-fmin(fmax(u[s * N + n], -500), 500)));
+                    sum += c[n] == 0 ? -f : c[n] * log(f + LEAST) - f;
+                }
+            ell[s] = sum;
+            most = fmax(most, sum);
+        }
+        for (int j = 0; j < S; j++) {
+            p[j] = k ? 0 : p0[j];
+            for (int i = 0; k && i < S; i++)
+                p[j] += alpha[i] * Pi[i * S + j];
+            e[j] = exp(ell[j] - most);
+        }
+        for (int s = 0; s < S; s++) {
+            alpha[s] = fmax(p[s] * e[s], 1e-300);
+            total += alpha[s];
+        }
+        double top = -INFINITY;
+        for (int j = 0; j < S; j++) {
+            alpha[j] /= total;
+            int best = 0;
+            for (int i = 1; i < S; i++)
+                if (delta[i] + log_Pi[i * S + j] > delta[best] + log_Pi[best * S + j])
+                    best = i;
+            back[j] = best;
+            fresh[j] = (k ? delta[best] + log_Pi[best * S + j] : log_p0[j]) + ell[j];
+            top = fmax(top, fresh[j]);
+        }
+        int found = 0;
+        for (int j = 0; j < S; j++) {
+            delta[j] = fresh[j] - top;
+            if (delta[j] > delta[found])
+                found = j;
+        }
+        if (!k || alpha[found] >= enter[0])
+            label = found;
+        for (int s = 0; s < S; s++)
+            y[k * (S + 2) + s] = alpha[s];
+        y[k * (S + 2) + S] = label;
+        y[k * (S + 2) + S + 1] = most + log(total);
+    }
+
+}

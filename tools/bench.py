@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import importlib
 import importlib.util
 import json
 import math
@@ -447,6 +448,7 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "hop": hop,
     "pace": pace,
     "replay": replay,
+    "states": lambda scale: list(importlib.import_module("rheobase.tools.bench_states").states(scale)),
 }
 
 

@@ -2,7 +2,8 @@
 
 The `eval` table of the config says what is the truth and which time is held out: see `protocol.py`. The graph above
 the decoders runs once over the whole recording. Truth is interpolated to the times of the features, never over a gap.
-Decoders start afresh at the first test sample. One that can tell its covariance is scored on that, too.
+Decoders start afresh at the first test sample. One that can tell its covariance is scored on that, too. What learns
+without a truth (`Decoder.unsupervised`) is scored by how likely the held-out samples are: see `likelihood.py`.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from rheobase.stream.graph import Graph
 from rheobase.stream.node import Source, blame, nearest, type_name
 from rheobase.stream.run import new_folder
 from rheobase.tools.coverage import coverage, nees
+from rheobase.tools.likelihood import Likelihoods, compare
 from rheobase.tools.page import scores_page
 from rheobase.tools.protocol import Protocol, protocol_of, wrong
-from rheobase.tools.replay import onto, recording
+from rheobase.tools.replay import onto, recording, straight
 from rheobase.tools.scores import LEVELS, METRICS, Row, Scores, log_score, resampled
 
 F = NDArray[np.float64]
@@ -57,7 +59,7 @@ def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
 
     The graph's own decoders and their model files stay as they are. Raises StreamError.
     """
-    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder)}
+    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder) and not p.node.unsupervised}
     if not decoders:
         raise StreamError(f"{graph.origin or graph.name}: no node to evaluate: none of its nodes is a decoder")
     protocol = protocol_of(graph)
@@ -86,7 +88,7 @@ def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
     return scores
 
 
-def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
+def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
     """Fit one decoder of a graph, score it on held-out time beside plain ones, and write its model file, and the
     scores beside it as a page.
 
@@ -101,6 +103,8 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
     if not isinstance(node, Decoder):
         decoders = [k for k, p in graph.places.items() if isinstance(p.node, Decoder)]
         raise StreamError(f"node {name!r} ({type_name(type(node))}) is not learnt{nearest(name, decoders)}")
+    if node.unsupervised:
+        return _fit_alone(graph, name, node, on)
     protocol = protocol_of(graph)
     source = _input(graph, name)
     moved = [k for k in graph.above(protocol.truth) if k != name and name in graph.above(k).places]
@@ -133,21 +137,53 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores:
             if word == name or (type(decoder), decoder.settings()) != (type(node), node.settings()):
                 scores.rows.append(row)
             bar.advance(task)
+    held_out = scores.to_dict()[name] | {"rows": len(rows.Z_test)}
+    path = _save(graph, name, node, scores.notes, on, [rows.X, rows.Z], held_out)
+    scores.notes.append(f"page: {scores_page(scores, path.with_suffix('.html'))}")
+    return scores
+
+
+def _fit_alone(graph: Graph, name: str, node: Decoder, on: str | None) -> Likelihoods:
+    """The same for a decoder that learns without a truth: scored by the likelihood of held-out time."""
+    protocol, source = protocol_of(graph, truth=False), _input(graph, name)
+    if on is None:
+        straight(graph)
+        source = _input(graph, name)
+    else:
+        file = find(on)
+        file = recording(file)[1] if file.is_dir() else file
+        onto(graph, file, [k for k in graph.above(source) if isinstance(graph[k], Source)])
+    with _progress() as bar:
+        x = gather(graph, [source], bar)[source]
+        train, test = _parts(graph, protocol, x.times - x.times[0], np.asarray(np.isfinite(x.data).any(axis=1)))
+        task = bar.add_task(f"fit {name}", total=None)
+        with blame(node):
+            scores = compare(
+                graph.name, name, node, x.spec, x.data[train], x.segment[train], x.data[test], x.segment[test],
+                x.times[test], lambda word: bar.update(task, description=word),
+            )  # fmt: skip
+    _save(graph, name, node, scores.notes, on, [x.data[train]], scores.to_dict()[name] | {"rows": int(test.sum())})
+    return scores
+
+
+def _save(
+    graph: Graph, name: str, node: Decoder, notes: list[str], on: str | None, learnt: list[F], held_out: dict[str, Any]
+) -> Path:
+    """Write the model file of a node, with where it came from; say so in the notes."""
     config = json.dumps(graph.to_dict(), sort_keys=True, default=str)
     path = node.save(
         node.model or f"models/{graph.name}_{name}.npz",
         graph=graph.name,
         config_sha256=hashlib.sha256(config.encode()).hexdigest(),
-        data_sha256=digest(rows.X, rows.Z),
+        data_sha256=digest(*learnt),
         data=on or {k: p.node.file for k, p in graph.places.items() if isinstance(p.node, Replay)},
-        rows=len(rows.X),
-        held_out=scores.to_dict()[name] | {"rows": len(rows.Z_test)},
+        rows=len(learnt[0]),
+        held_out=held_out,
     )
-    scores.notes.append(f"wrote {path}")
+    notes.append(f"wrote {path}")
     if not node.model:
-        scores.notes.append(f"to run it, write into node {name!r}: model: {path}")
-    scores.notes.append(f"page: {scores_page(scores, path.with_suffix('.html'))}")
-    return scores
+        notes.append(f"to run it, write into node {name!r}: model: {path}")
+    return path
 
 
 def gather(graph: Graph, names: Sequence[str], bar: rich.progress.Progress | None = None) -> dict[str, Gathered]:
@@ -215,13 +251,24 @@ def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], sour
     x, truth = gathered[source], gathered[protocol.truth]
     Z = aligned(truth, x.times)
     t = x.times - min(g.times[0] for g in gathered.values())
+    train, test = _parts(graph, protocol, t, np.asarray(np.isfinite(Z).all(axis=1)))
+    if "maae" in protocol.metrics and truth.spec.n != 2:
+        raise wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
+    return _Split(
+        x.spec, truth.spec, x.data[train], Z[train], x.segment[train],
+        x.data[test], Z[test], x.segment[test], x.times[test],
+    )  # fmt: skip
+
+
+def _parts(graph: Graph, protocol: Protocol, t: F, there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    """Which samples, at t (T,) s, to learn from and to test on; `there`: those with a truth. Raises StreamError."""
     edge = float(t[0] + 0.8 * (t[-1] - t[0]))
     parts = []
     for word, given, default in (("train", protocol.train, (0.0, edge)), ("test", protocol.test, (edge, math.inf))):
         a, b = given or default
         rows = (t >= a - 1e-6) & (t < b - 1e-6)  # times are sums of periods: 1 us is none of them
         lasts = f"the recording lasts {t[-1]:.1f} s"
-        if not np.isfinite(Z[rows]).all(axis=1).any():
+        if not there[rows].any():
             raise wrong(graph, f"{word}: [{a:g}, {b:g}] s holds no sample with truth: {lasts}")
         if given and (a < 0 or b > t[-1] + 1):  # its end may be rounded up
             raise wrong(graph, f"{word}: [{a:g}, {b:g}] s is not all there: {lasts}")
@@ -229,12 +276,7 @@ def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], sour
     train, test = parts
     if (train & test).any():
         raise wrong(graph, f"train and test overlap: {int((train & test).sum())} samples are in both")
-    if "maae" in protocol.metrics and truth.spec.n != 2:
-        raise wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
-    return _Split(
-        x.spec, truth.spec, x.data[train], Z[train], x.segment[train],
-        x.data[test], Z[test], x.segment[test], x.times[test],
-    )  # fmt: skip
+    return train, test
 
 
 def _scores(graph: Graph, protocol: Protocol, rows: _Split) -> Scores:

@@ -8,7 +8,7 @@
       seeds: 1               so many fits of each decoder that draws at random
       figure: [kalman, dkf]  decoders to draw (default: the first and the best)
 
-Without `train` and `test` the last fifth of the recording is held out.
+Without `train` and `test` the last fifth of the recording is held out. Decoders that learn without a truth need none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Seconds = tuple[float, float]
 class Protocol(msgspec.Struct, forbid_unknown_fields=True):
     """The `eval` table of a config."""
 
-    truth: str
+    truth: str = ""
     train: Seconds | None = None
     test: Seconds | None = None
     metrics: list[str] = msgspec.field(default_factory=lambda: ["nrmse", "maae"])
@@ -36,10 +36,10 @@ class Protocol(msgspec.Struct, forbid_unknown_fields=True):
     figure: list[str] = []
 
 
-def protocol_of(graph: Graph) -> Protocol:
-    """The `eval` table of a graph. Raises StreamError where it says what cannot be."""
-    given = graph.options.get("eval")
-    if not isinstance(given, dict):
+def protocol_of(graph: Graph, truth: bool = True) -> Protocol:
+    """The `eval` table of a graph. truth: it must name one. Raises StreamError where it says what cannot be."""
+    given = graph.options.get("eval") or ({} if not truth else None)
+    if not isinstance(given, dict) or (truth and not given.get("truth")):
         raise wrong(graph, "the graph says no truth: write eval: {truth: NODE}")
     for key in given:
         if key not in Protocol.__struct_fields__:
@@ -49,7 +49,7 @@ def protocol_of(graph: Graph) -> Protocol:
     except msgspec.ValidationError as e:
         why, _, where = str(e).partition(" - at `$.")
         raise wrong(graph, f"{where.rstrip('`')}: {why[0].lower()}{why[1:]}".removeprefix(": ")) from None
-    if protocol.truth not in graph.places:
+    if (truth or protocol.truth) and protocol.truth not in graph.places:
         raise wrong(graph, f"truth: no node {protocol.truth!r}{nearest(protocol.truth, graph.places)}")
     for metric in protocol.metrics or [""]:
         if metric not in METRICS:

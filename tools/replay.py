@@ -16,8 +16,8 @@ from rheobase.devices.replay import Replay, streams
 from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import find
-from rheobase.stream.graph import Graph, read
-from rheobase.stream.node import Source, nearest
+from rheobase.stream.graph import Edge, Graph, read
+from rheobase.stream.node import Source, nearest, type_name
 from rheobase.stream.run import new_folder, run
 from rheobase.stream.swap import swaps
 
@@ -181,6 +181,19 @@ def onto(graph: Graph, file: Path, sources: Iterable[str]) -> None:
         if match is None:
             raise StreamError(f"{file}: no stream for source {word!r}{nearest(wanted[-1], there)}")
         graph.replace(word, _recorded(file, match))
+
+
+def straight(graph: Graph) -> None:
+    """Where an LSL inlet takes a stream that the graph itself publishes, let who hears the inlet hear the source of it.
+
+    What a graph plays to itself from a recording is then that recording: as fast as it is read.
+    """
+    kinds = {name: type_name(type(place.node)) for name, place in graph.places.items()}
+    played = {getattr(graph[n], "stream", "") or n: graph.places[n].edges[0] for n in kinds if kinds[n] == "lsl_out"}
+    for name in [n for n in kinds if kinds[n] == "lsl"]:
+        if origin := played.get(dict(getattr(graph[name], "stream", {})).get("name", "")):
+            for place in graph.places.values():
+                place.edges[:] = [Edge(origin.source) if e.source == name else e for e in place.edges]
 
 
 def _recorded(file: Path, name: str) -> Replay:
