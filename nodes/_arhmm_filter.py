@@ -19,7 +19,7 @@ LOG_2PI = math.log(2 * math.pi)
 @kernel
 def filtered(params, state, x, y):
     """y (12,) or (12 + Q,) from the sample x (d,); params and state as in `arphmm`."""
-    alpha, p, w, first = state.alpha, state.p, state.w, params.first
+    alpha, p, w, first = state.alpha, state.room.p, state.room.w, params.first
     Q, d, l = w.shape[0], x.shape[0], state.ell.shape[0]
     lags = l - d - 1
     for i in range(y.shape[0]):
@@ -37,7 +37,7 @@ def filtered(params, state, x, y):
             for n in range(p.shape[0]):
                 p[n] = params.pi[n]
         else:
-            move(first, params.a, params.J, alpha, p, state.into)
+            move(first, params.a, params.J, alpha, p, state.room.into)
         for i in range(Q):
             w[i] = 0.0
             for n in range(first[i], first[i + 1]):
@@ -68,7 +68,7 @@ def filtered(params, state, x, y):
             y[7] += alpha[n] * params.mean[n]
             y[8] += alpha[n] * params.capped[n]
         for q in range(3):
-            state.r[q] = passage(alpha, params.G, params.levels[q], state.r[q], state.some)
+            state.r[q] = passage(alpha, params.G, params.levels[q], state.r[q], state.room.some)
             y[9 + q] = state.r[q]
     return True
 
@@ -85,7 +85,8 @@ def keep(state, j, value, variance):
 @kernel
 def observe(params, state, x, y):
     """alpha from p and the sample x, with what was predicted of it; p where it is missing or novel."""
-    alpha, p, w, m, v, log_b = state.alpha, state.p, state.w, state.m, state.v, state.log_b
+    room, alpha = state.room, state.alpha
+    p, w, m, v, log_b = room.p, room.w, room.m, room.v, room.log_b
     ell, ell_v, first = state.ell, state.ell_v, params.first
     Q, d = w.shape[0], x.shape[0]
     at = ell.shape[0] - d
@@ -125,7 +126,7 @@ def observe(params, state, x, y):
             e = x[k] - m[i]
             log_b[i] -= 0.5 * (e * e / v[i] + (LOG_2PI + math.log(v[i]) if guess else params.log_2pi_s2[k, i]))
         keep(state, at + k, x[k], 0.0)
-        state.mean[k], state.variance[k] = mean, variance
+        room.mean[k], room.variance[k] = mean, variance
     top = log_b[0]
     for i in range(1, Q):
         top = max(top, log_b[i])
@@ -152,4 +153,4 @@ def observe(params, state, x, y):
         y[6] = 1.0
         for k in range(d):
             if np.isfinite(x[k]):
-                keep(state, at + k, state.mean[k], state.variance[k])
+                keep(state, at + k, room.mean[k], room.variance[k])

@@ -23,7 +23,7 @@ from rheobase.stream.block import Array
 from rheobase.stream.node import kernel
 
 F = NDArray[np.float64]
-WINDOW = 16
+WINDOW = 8
 """Neighbouring r looked at together for a quantile: the compiler does them side by side."""
 NEVER = 1 - 1e-10
 """A chain with a spectral radius above this does not fail."""
@@ -96,8 +96,8 @@ def stages(A: F, stays: list[list[int]], most: int) -> Stages:
         leave = max(1 - float(A[i, i]), 1e-12)
         if stays[i]:
             mean, var = float(np.mean(stays[i])), float(np.var(stays[i]))
-            E[i] = max(1, min(round(mean**2 / (var + mean)), most, int(1 / leave)))
-        a[i] = E[i] * leave
+            E[i] = max(1, min(round(mean**2 / (var + mean)), most, round(1 / leave)))
+        a[i] = min(E[i] * leave, 1.0)
         J[i] = A[i] / leave
         J[i, i] = 0
     return Stages(np.concatenate([[0], np.cumsum(E)]), a, J)

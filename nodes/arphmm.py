@@ -42,18 +42,9 @@ class ARPHMMParams(NamedTuple):
     lives: bool
 
 
-class ARPHMMState(NamedTuple):
-    """alpha (N,); ell, ell_v (l,): regressors, and the variance of those that had to be guessed, of which the newest is
-    `guessed` (1,) samples old; seen (1,); r (3,) the quantiles. p (N,), into, log_b, w, m, v (Q,), some, mean and variance
-    (d,) of the prediction: room.
-    """
+class ARPHMMRoom(NamedTuple):
+    """p (N,); into, log_b, w, m, v (Q,); some (WINDOW,); mean, variance (d,) of the prediction."""
 
-    alpha: NDArray[np.float64]
-    ell: NDArray[np.float64]
-    ell_v: NDArray[np.float64]
-    guessed: NDArray[np.int64]
-    seen: NDArray[np.int64]
-    r: NDArray[np.int64]
     p: NDArray[np.float64]
     into: NDArray[np.float64]
     log_b: NDArray[np.float64]
@@ -63,6 +54,20 @@ class ARPHMMState(NamedTuple):
     some: NDArray[np.float64]
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+
+
+class ARPHMMState(NamedTuple):
+    """alpha (N,); ell, ell_v (l,): regressors, and the variance of those that had to be guessed, of which the newest is
+    `guessed` (1,) samples old; seen (1,); r (3,) the quantiles. room: nothing is kept there.
+    """
+
+    alpha: NDArray[np.float64]
+    ell: NDArray[np.float64]
+    ell_v: NDArray[np.float64]
+    guessed: NDArray[np.int64]
+    seen: NDArray[np.int64]
+    r: NDArray[np.int64]
+    room: ARPHMMRoom
 
 
 class ARPHMM(Decoder):
@@ -228,7 +233,7 @@ class ARPHMM(Decoder):
         p, s0, y = phases.params, phases.state, np.empty(len(GIVEN))
         alpha = np.empty((len(X), len(p.pi)))
         for a, b in zip(cuts, cuts[1:], strict=False):
-            s = ARPHMMState(*(v.copy() for v in s0))
+            s = ARPHMMState(*(v.copy() for v in s0[:-1]), s0.room)
             for t in range(a, b):
                 filtered(p, s, X[t], y)
                 alpha[t] = s.alpha
@@ -255,7 +260,7 @@ class ARPHMM(Decoder):
         ell[l - d - 1] = 1.0
         self.state = ARPHMMState(
             self.params.pi.copy(), ell, v(l), np.array([l]), np.zeros(1, np.int64), np.zeros(3, np.int64),
-            v(N), v(Q), v(Q), v(Q), v(Q), v(Q), v(_phase_type.WINDOW), v(d), v(d),
+            ARPHMMRoom(v(N), v(Q), v(Q), v(Q), v(Q), v(Q), v(_phase_type.WINDOW), v(d), v(d)),
         )  # fmt: skip
 
     @staticmethod
