@@ -10,8 +10,8 @@ what is known besides y: 1 everywhere, nothing; 1 for one state and 0 elsewhere,
 
     b_t(i) = p(y_t | s_t = i) pl_t(i)
 
-so that log L falls with pl, and is to be compared for the same pl only. Ramasso & Denoeux, IEEE Trans Fuzzy Syst 22:395,
-2014; the algorithm is E2M, EM where pl = 1. Sequences lie side by side, padded to the longest.
+so that log L falls with pl, and is to be compared for the same pl only. Ramasso & Denoeux, IEEE Trans Fuzzy Syst
+22:395, 2014; the algorithm is E2M, EM where pl = 1. Sequences lie side by side, padded to the longest.
 """
 
 from __future__ import annotations
@@ -191,12 +191,12 @@ def regress(s: Sequences, gamma: F, floor: F, before: ARHMM | None = None) -> tu
 
     A state with less weight than it has regressors keeps what it had `before`.
     """
-    (_, _, d), l, Q = s.Y.shape, s.L.shape[2], gamma.shape[2]
-    B, s2 = np.zeros((Q, d, l)), np.ones((Q, d))
+    d, size, Q = s.Y.shape[2], s.L.shape[2], gamma.shape[2]
+    B, s2 = np.zeros((Q, d, size)), np.ones((Q, d))
     if before is not None:
         B[:], s2[:] = before.B, before.s2
     for k in range(d):
-        wide = l - d + k
+        wide = size - d + k
         rows = np.isfinite(s.L[:, :, :wide]).all(axis=2) & np.isfinite(s.Y[:, :, k]) & s.there
         X, y, w = s.L[rows][:, :wide], s.Y[rows][:, k], gamma[rows]
         for i in range(Q):
@@ -247,7 +247,7 @@ def begin(s: Sequences, gamma: F, allowed: NDArray[np.bool_], log_pl: bool) -> A
         xi = np.einsum("nti,ntj->ij", gamma[:, :-1], gamma[:, 1:], optimize=True)
     else:
         xi = (np.eye(Q) * 20 + 1) * gamma.sum() / (Q * 21)
-    return ARHMM(*chain(Posterior(gamma, gamma, xi, exits, first, end, gamma, gamma), allowed), B, s2)
+    return ARHMM(*chain(Posterior(gamma, gamma, xi, exits, first, end * 0.0, gamma, gamma), allowed), B, s2)
 
 
 def learn(
@@ -256,8 +256,7 @@ def learn(
     """The model of most log L, and that. With knowledge, EM begins at it; without, from `restarts` random cuts of the
     sequences into Q stretches of time (left-right) or of level, by way of a hidden Markov model without lags."""
     allowed = np.triu(np.ones((Q, Q), bool)) if left_right else np.ones((Q, Q), bool)
-    l, d = s.L.shape[2], s.Y.shape[2]
-    flat = dataclasses.replace(s, L=s.L[:, :, l - d - 1 :])  # only the intercept, and the channels before
+    flat = dataclasses.replace(s, L=s.L[:, :, -s.Y.shape[2] - 1 :])  # only the intercept, and the channels before
     rng = np.random.default_rng(seed)
     best, most_L = None, -math.inf
     for _ in range(1 if knows else restarts):
@@ -288,23 +287,3 @@ def _cut(s: Sequences, Q: int, left_right: bool, rng: np.random.Generator) -> F:
         centre = rng.choice(known, Q, replace=False)
         z = np.abs(np.nan_to_num(y, nan=float(known.mean()))[:, :, None] - centre).argmin(axis=2)
     return np.asarray(np.eye(Q)[z])
-
-
-def bic(log_L: float, Q: int, P: int, d: int, n: int, fails: bool = False) -> float:
-    """-2 log L + k log n for the k free numbers of a model and n samples: less is better (Schwarz 1978)."""
-    k = Q * d * (P * d + 1) + Q * d * (d - 1) // 2 + Q * d + Q * (Q - 1) + Q - 1 + Q * fails
-    return -2 * log_L + k * math.log(n)
-
-
-def held_out(s: Sequences, Q: int, left_right: bool, folds: int = 5, seed: int = 0, restarts: int = 3) -> float:
-    """Mean log-score of a sample one step ahead, in sequences that were left out in turn: more is better. No knowledge
-    is used on either side."""
-    s = dataclasses.replace(s, log_pl=np.zeros((*s.Y.shape[:2], Q)))
-    fold = np.random.default_rng(seed).permutation(len(s.Y)) % folds
-    total = 0.0
-    for f in range(min(folds, len(s.Y))):
-        model, _ = learn(s.take(fold != f), Q, left_right, False, restarts, seed)
-        out = s.take(fold == f)
-        none = np.zeros(len(out.failed), bool)
-        total += float(forward_backward(model.pi, model.A, log_b(model, out), out.length, none).log_L.sum())
-    return total / int(s.length.sum())

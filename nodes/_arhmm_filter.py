@@ -20,8 +20,8 @@ LOG_2PI = math.log(2 * math.pi)
 def filtered(params, state, x, y):
     """y (12,) or (12 + Q,) from the sample x (d,); params and state as in `arphmm`."""
     alpha, p, w, first = state.alpha, state.room.p, state.room.w, params.first
-    Q, d, l = w.shape[0], x.shape[0], state.ell.shape[0]
-    lags = l - d - 1
+    Q, d, wide = w.shape[0], x.shape[0], state.ell.shape[0]
+    lags = wide - d - 1
     for i in range(y.shape[0]):
         y[i] = np.nan
     y[6] = 0.0
@@ -50,7 +50,7 @@ def filtered(params, state, x, y):
     for k in range(min(d, lags)):
         state.ell[k] = state.ell[lags + 1 + k]
         state.ell_v[k] = state.ell_v[lags + 1 + k]
-    state.guessed[0] = min(age + 1, l)
+    state.guessed[0] = min(age + 1, wide)
     for i in range(Q):
         w[i] = 0.0
         for n in range(first[i], first[i + 1]):
@@ -138,12 +138,15 @@ def observe(params, state, x, y):
             total += w[i] * m[i]
     if total > 1e-300:
         y[4] = math.log(total) + top
+        if params.pool > 0.0:
+            pooled(params, p, log_b, alpha)
+        else:
+            for i in range(Q):
+                for n in range(first[i], first[i + 1]):
+                    alpha[n] = p[n] * m[i]
         total = 0.0
-        for i in range(Q):
-            g = m[i] if params.scale == 1.0 else math.exp(params.scale * log_b[i])
-            for n in range(first[i], first[i + 1]):
-                alpha[n] = p[n] * g
-                total += alpha[n]
+        for n in range(alpha.shape[0]):
+            total += alpha[n]
         for n in range(alpha.shape[0]):
             alpha[n] /= total
         return
@@ -154,3 +157,17 @@ def observe(params, state, x, y):
         for k in range(d):
             if np.isfinite(x[k]):
                 keep(state, at + k, room.mean[k], room.variance[k])
+
+
+@kernel
+def pooled(params, p, log_b, alpha):
+    """alpha = p^(1 - g) (q b)^g, the largest 1."""
+    g, first = params.pool, params.first
+    for i in range(log_b.shape[0]):
+        for n in range(first[i], first[i + 1]):
+            alpha[n] = (1.0 - g) * math.log(max(p[n], 1e-300)) + g * (params.log_q[n] + log_b[i])
+    top = alpha[0]
+    for n in range(1, alpha.shape[0]):
+        top = max(top, alpha[n])
+    for n in range(alpha.shape[0]):
+        alpha[n] = math.exp(alpha[n] - top)

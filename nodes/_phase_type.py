@@ -13,6 +13,7 @@ spread too much. So a stage is made of E phases that follow each other, each lef
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,15 +82,15 @@ def sojourns(paths: Sequence[NDArray[np.int64]], failed: Sequence[bool], Q: int)
     found: list[list[int]] = [[] for _ in range(Q)]
     for path, f in zip(paths, failed, strict=True):
         cuts = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
-        for k, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+        for k, (a, b) in enumerate(itertools.pairwise(cuts)):
             if f or k < len(cuts) - 2:
                 found[path[a]].append(b - a)
     return found
 
 
 def stages(A: F, stays: list[list[int]], most: int) -> Stages:
-    """Stages of at most so many phases, as many as the stays' moments say (1 where none was seen); how long a stage lasts
-    in the mean, and where it leads to, is as A (Q, Q) says, which knows of the stays that were cut off, too."""
+    """Stages of at most so many phases, as many as the stays' moments say (1 where none was seen). How long a stage
+    lasts in the mean, and where it leads to, is as A (Q, Q) says, which knows of the stays that were cut off, too."""
     Q = len(A)
     E, a, J = np.ones(Q, np.int64), np.zeros(Q), np.zeros((Q, Q))
     for i in range(Q):

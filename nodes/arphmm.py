@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -12,17 +13,15 @@ from rheobase.nodes import _arhmm, _phase_type
 from rheobase.nodes._arhmm_filter import GIVEN, filtered
 from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes._phase_type import Stages, band, expand
+from rheobase.nodes._pool import best_pool, first_phases, log_q
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
-
-ASTRAY = 1e-3
-"""Probability of a first phase that training did not begin in."""
-SCALES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+from rheobase.stream.node import Count, Fraction, Positive, kernel
 
 
 class ARPHMMParams(NamedTuple):
-    """B (d, l, Q), s2 and log 2 pi s2 (d, Q) as in `_arhmm`; pi (N,), first, a, J as in `_phase_type.Stages`; G (N, R) survival,
-    mean, capped (N,) of the remaining life; levels (3,) of the quantiles; centre, spread (d,) of y in training.
+    """B (d, l, Q), s2 and log 2 pi s2 (d, Q) as in `_arhmm`; pi (N,), first, a, J as in `_phase_type.Stages`; G (N, R)
+    survival, mean, capped (N,) of the remaining life; levels (3,) of the quantiles; centre, spread (d,): mean and
+    variance of y in training; log_q (N,), pool as in `_pool`; lives: whether units fail.
     """
 
     B: NDArray[np.float64]
@@ -38,7 +37,8 @@ class ARPHMMParams(NamedTuple):
     levels: NDArray[np.float64]
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
-    scale: float
+    log_q: NDArray[np.float64]
+    pool: float
     lives: bool
 
 
@@ -76,7 +76,7 @@ class ARPHMM(Decoder):
         y_tk = -B_ik [y_{t-1}, ..., y_{t-P}, 1, y_t0, ..., y_t(k-1)] + N(0, s2_ik)      in state i
         p = alpha_{t-1} S,  divided by its sum: it has survived                          first: pi
         score = log sum_i p_i N(y_t; i)      pit = sum_i p_i Phi(y_t; i)                 before y_t is known
-        alpha_t ~ p_i N(y_t; i)^scale        P(life > r) = alpha_t S^(r+1) 1
+        alpha_t ~ p_i N(y_t; i)                                P(life > r) = alpha_t S^(r+1) 1
 
     where life counts the samples still to come, 0 at the last. S holds the states' transitions, each state spread over
     phases in a row so that stays are as long, and vary as much, as in training (`_phase_type.py`). Learnt by EM from
@@ -113,9 +113,10 @@ class ARPHMM(Decoder):
     phases: Count = 64
     """Most phases of a state; 1: stays are geometric."""
 
-    scale: Positive | None = 1.0
-    """Exponent of the density of y: below 1 where errors of y last longer than P samples, and so are no news. none: the
-    one of 0.05 to 1 with the most probability for the true band of life in training."""
+    pool: Fraction | None = 0.0
+    """g: where the errors of y last for many samples, those are not news, and Bayes' rule (0) would grow too sure. With
+    g > 0 the sample and the past are two opinions on one thing: alpha_t ~ p^(1 - g) (q N(y_t))^g (`_pool.py`). 1: the
+    present sample alone; none: the g under which the true band of life is most probable in training."""
 
     cap: Positive = 125.0
     """Longest life that rul_capped knows of, samples."""
@@ -134,7 +135,7 @@ class ARPHMM(Decoder):
 
     shapes = {
         "pi": "q", "A": "q q", "B": "q n v", "s2": "q n", "first": "e", "a": "q", "J": "q q", "levels": "t",
-        "centre": "n", "spread": "n", "scale": "", "log_L": "", "failures": "",
+        "centre": "n", "spread": "n", "pool": "", "log_L": "", "failures": "",
     }  # fmt: skip
     adjustable = ("model", "cap", "horizon", "posterior")
 
@@ -162,13 +163,15 @@ class ARPHMM(Decoder):
         arrays = dict(
             pi=model.pi, A=model.A, B=model.B, s2=model.s2, first=made.first.astype(float), a=made.a, J=made.J,
             levels=np.array([0.05, 0.5, 0.95]), centre=np.nanmean(there, axis=0), spread=np.nanvar(there, axis=0),
-            scale=np.array(self.scale or 1.0), log_L=np.array(log_L), failures=np.array(s.failed.sum(), float),
+            pool=np.array(self.pool or 0.0), log_L=np.array(log_L), failures=np.array(s.failed.sum(), float),
         )  # fmt: skip
-        if self.scale is None:
+        if self.pool is None:
             if self.knowledge != "life":
-                raise StreamError("scale: only knowledge of life can judge it: give a number")
+                raise StreamError("pool: only knowledge of life can judge it: give a number")
             blind = dataclasses.replace(s, log_pl=np.zeros_like(s.log_pl))
-            arrays["scale"] = np.array(self._judge(arrays, blind, [z[P:] for z in zs if len(z) > P]))
+            lives = [z[P:] for z in zs if len(z) > P]
+            truth = [np.where(z >= 0, band(np.maximum(z, 0), Q, self.width), -1) for z in lives]
+            arrays["pool"] = np.array(best_pool(model, made, blind, truth))
         return arrays
 
     def _plausible(self, z: Array) -> Array:
@@ -180,38 +183,20 @@ class ARPHMM(Decoder):
         far = np.abs(i[:, None] - np.arange(self.states))
         return np.where(known[:, None], float(self.doubt) ** far, 1.0)
 
-    def _judge(self, arrays: dict[str, Array], s: _arhmm.Sequences, zs: list[Array]) -> float:
-        """The scale under which the filter gives the true bands the most probability, in the mean of its log."""
-        S, stage = expand(_stages(arrays))
-        pi, log_b = _first(arrays["pi"], _stages(arrays)), _arhmm.log_b(_model(arrays), s)[:, :, stage]
-        truth = np.zeros(log_b.shape[:2], np.int64)
-        for row, z in enumerate(zs):
-            truth[row, : len(z)] = band(np.maximum(np.nan_to_num(z), 0), self.states, self.width)
-        alive = np.zeros(len(zs), bool)
-        scores = []
-        for scale in SCALES:
-            alpha = _arhmm.forward_backward(pi, S, scale * log_b, s.length, alive).alpha
-            p = (alpha * (stage == truth[:, :, None])).sum(axis=2)
-            scores.append(float(np.log(np.maximum(p[s.there], 1e-12)).mean()))
-        return SCALES[int(np.argmax(scores))]
+    def calibrate(self, u: ArrayLike, segment: ArrayLike, draw: int = 20) -> Self:
+        """Set the levels of the quantiles so that intervals hold on units that a model had not seen.
 
-    def calibrate(self, X: ArrayLike, life: ArrayLike, segment: ArrayLike, draw: int = 20) -> Self:
-        """Set the levels of the quantiles so that intervals hold on units that training had not seen, (T,) of each.
-
-        P(life <= r) at the true lives would be uniform; where it is not, the 5 % quantile is given at the level that
-        5 % of these units fall below, with (n + 1) for the unit to come: conformal where that is one of their kind
-        (Vovk et al., 2005; of the distribution: Chernozhukov et al., PNAS 118:e2107794118, 2021). `draw` moments of
-        each unit are taken, so that long lives count no more.
+        u (T,) as `levels_of` gives it for such units would be uniform; where it is not, the 5 % quantile is given at
+        the level that 5 % of them fall below, with n + 1 units instead of n for the one to come: conformal, where that
+        is one of their kind (of the distribution: Chernozhukov et al., PNAS 118:e2107794118, 2021). `draw` moments of
+        each unit are taken, so that long lives count no more than short ones.
         """
-        u = self.levels_of(X, life, segment)
-        units = np.asarray(segment)
-        rng = np.random.default_rng(self.seed)
-        rows = [np.flatnonzero((units == k) & np.isfinite(u)) for k in np.unique(units)]
-        rows = [r for r in rows if len(r)]
-        drawn = np.concatenate([rng.choice(r, draw) for r in rows])
-        n = len(rows)
-        low, high = max(0.05 - 0.95 / n, 0.0), min(0.95 + 0.95 / n, 1.0)
-        self.arrays = self.arrays | {"levels": np.quantile(u[drawn], [low, 0.5, high]).clip(1e-4, 1 - 1e-4)}
+        u, rng = np.asarray(u, float), np.random.default_rng(self.seed)
+        rows = [np.flatnonzero((np.asarray(segment) == k) & np.isfinite(u)) for k in np.unique(segment)]
+        drawn = np.concatenate([rng.choice(r, draw) for r in rows if len(r)])
+        n = sum(len(r) > 0 for r in rows)
+        at = (0.05 - 0.05 / n, 0.5, min(0.95 + 0.95 / n, 1.0))  # of the least whole number over 0.95 (n + 1)
+        self.arrays = self.arrays | {"levels": np.quantile(u[drawn], at).clip(1e-4, 1 - 1e-4)}
         return self
 
     def levels_of(self, X: ArrayLike, life: ArrayLike, segment: ArrayLike) -> NDArray[np.float64]:
@@ -232,8 +217,8 @@ class ARPHMM(Decoder):
         phases.start(Spec(rate=0, channels=tuple(f"x{k}" for k in range(X.shape[1]))))
         p, s0, y = phases.params, phases.state, np.empty(len(GIVEN))
         alpha = np.empty((len(X), len(p.pi)))
-        for a, b in zip(cuts, cuts[1:], strict=False):
-            s = ARPHMMState(*(v.copy() for v in s0[:-1]), s0.room)
+        for a, b in itertools.pairwise(cuts):
+            s = s0._replace(**{k: v.copy() for k, v in s0._asdict().items() if k != "room"})
             for t in range(a, b):
                 filtered(p, s, X[t], y)
                 alpha[t] = s.alpha
@@ -242,7 +227,7 @@ class ARPHMM(Decoder):
     def ready(self, x: Spec, **arrays: Array) -> None:
         s = _stages(arrays)
         S, _ = expand(s)
-        N, d, Q = len(S), x.n, self.states
+        N, d, Q, pi = len(S), x.n, self.states, first_phases(arrays["pi"], s)
         lives = bool(arrays["failures"] > 0) and _phase_type.fails(S)
         R = max(self.horizon, _phase_type.WINDOW)
         G = _phase_type.survival(S, R + 1)[1:]  # life r is r + 1 transitions: the last is the failure
@@ -251,15 +236,16 @@ class ARPHMM(Decoder):
         whole = int(min(self.cap, R))
         self.params = ARPHMMParams(
             np.ascontiguousarray(arrays["B"].transpose(1, 2, 0)), s2, np.log(2 * np.pi * s2),
-            _first(arrays["pi"], s), s.first, s.a, s.J, np.ascontiguousarray(G.T), mean,
-            G[:whole].sum(axis=0), arrays["levels"], arrays["centre"], arrays["spread"], float(arrays["scale"]), lives,
+            pi, s.first, s.a, s.J, np.ascontiguousarray(G.T), mean,
+            G[:whole].sum(axis=0), arrays["levels"], arrays["centre"], arrays["spread"],
+            log_q(pi, S), float(arrays["pool"]), lives,
         )  # fmt: skip
-        l = d * (self.order + 1) + 1
+        wide = d * (self.order + 1) + 1
         v = lambda k: np.zeros(k)  # noqa: E731
-        ell = v(l)
-        ell[l - d - 1] = 1.0
+        ell = v(wide)
+        ell[wide - d - 1] = 1.0
         self.state = ARPHMMState(
-            self.params.pi.copy(), ell, v(l), np.array([l]), np.zeros(1, np.int64), np.zeros(3, np.int64),
+            self.params.pi.copy(), ell, v(wide), np.array([wide]), np.zeros(1, np.int64), np.zeros(3, np.int64),
             ARPHMMRoom(v(N), v(Q), v(Q), v(Q), v(Q), v(Q), v(_phase_type.WINDOW), v(d), v(d)),
         )  # fmt: skip
 
@@ -272,14 +258,3 @@ class ARPHMM(Decoder):
 
 def _stages(arrays: dict[str, Array]) -> Stages:
     return Stages(arrays["first"].astype(np.int64), arrays["a"], arrays["J"])
-
-
-def _model(arrays: dict[str, Array]) -> _arhmm.ARHMM:
-    return _arhmm.ARHMM(*(arrays[k] for k in _arhmm.ARHMM._fields))
-
-
-def _first(pi: Array, s: Stages) -> NDArray[np.float64]:
-    """pi over phases: at the beginning of a stage, but for what is astray."""
-    p = np.full(int(s.first[-1]), ASTRAY / int(s.first[-1]) if s.first[-1] > len(pi) else 0.0)
-    p[s.first[:-1]] += pi
-    return np.asarray(p / p.sum())

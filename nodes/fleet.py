@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Decoder
 from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.node import Count, Kernel, NotNegative, blame, kernel, load
 
@@ -42,9 +40,9 @@ class FleetParams(NamedTuple):
 
 
 class FleetState(NamedTuple):
-    """f (units, n), g (units, m): what the nodes remember of each unit; room, y: scratch of the nodes, and what they hand
-    on. table (2^k,): 1 + the row of a unit, by its number; number, last (units,): of the unit in a row, and its last
-    time; rows (1,) in use; counts (3,): samples refused, units that began afresh, units that gave up their row.
+    """f (units, n), g (units, m): what the nodes remember of each unit; room, y: scratch of the nodes, and what they
+    hand on. table (2^k,): 1 + the row of a unit, by its number; number, last (units,): of the unit in a row, and its
+    last time; rows (1,) in use; counts (3,): samples refused, units that began afresh, units that gave up their row.
     """
 
     f: NDArray[np.float64]
@@ -68,12 +66,13 @@ class Fleet(Kernel):
         x = [unit, x_1, ...]      y = [unit, y_1, ...] of the chain for that unit
 
     The channel `unit`, the first, holds the unit's number. What the chain remembers is kept in one row for each unit
-    (scratch, which a node keeps as `room` of its state, is shared), so that a checkpoint is a copy of the state as for any node, and thousands of units run in one compiled loop. A
-    unit begins when it is first heard of, and begins afresh after a silence of more than `gone`. Where all rows are
-    taken, a new unit gets that of the one silent longest, if that is gone; else its samples are refused: NaN comes
-    out, and `health` counts them. So does a sample without a number.
+    (what a node keeps as `room` of its state is scratch, and shared), so that a checkpoint is a copy of the state as
+    for any node, and thousands of units run in one compiled loop. A unit begins when it is first heard of, and begins
+    afresh after a silence of more than `gone`. Where all rows are taken, a new unit gets that of the one silent
+    longest, if that is gone; else its samples are refused: NaN comes out, and `health` counts them. So does a sample
+    without a number.
 
-        fleet: {type: fleet, in: engines, units: 200, chain: [{type: health, model: h.npz}, {type: arphmm, model: a.npz}]}
+        fleet: {type: fleet, in: engines, chain: [{type: health, model: h.npz}, {type: arphmm, model: a.npz}]}
 
     Errors: a first channel that is not `unit`; a node that is no kernel; more than 8 nodes.
     """
@@ -198,7 +197,8 @@ def _keyed(steps: list[Any], views: list[str], names: dict[str, Any]) -> Callabl
         *body,
         "    return True",
     ])  # fmt: skip
-    exec(compile(source, "<fleet>", "exec"), names | {"begin": begin, "nan": np.nan}, found := {})  # noqa: S102 our own
+    found: dict[str, Any] = {}
+    exec(compile(source, "<fleet>", "exec"), names | {"begin": begin, "nan": np.nan}, found)  # noqa: S102 our own
     made: Callable[..., bool] = kernel(found["step"])
     return made
 
@@ -221,7 +221,7 @@ def row(state, unit, t, gone):
     if not abs(unit) < FARTHEST:  # nor is NaN
         state.counts[0] += 1
         return -1, False
-    number = int(round(unit))
+    number = np.int64(round(unit))
     table = state.table
     mask = table.shape[0] - 1
     at = slot(number, mask)

@@ -16,27 +16,28 @@ TRIES = 10
 
 
 class RegimeScaleParams(NamedTuple):
-    """centre (r, k) of the regimes in `unit` (k,) of each setting; mean, sd (r, m) there of the channels chosen (m,)."""
+    """centre (r, k) of the regimes in `per` (k,) of each setting, 1 / sd; mean and gain, 1 / sd, there (r, m) of the
+    channels chosen (m,). Where nothing varies, 0."""
 
     centre: NDArray[np.float64]
-    unit: NDArray[np.float64]
+    per: NDArray[np.float64]
     mean: NDArray[np.float64]
-    sd: NDArray[np.float64]
+    gain: NDArray[np.float64]
     chosen: NDArray[np.int64]
 
 
 class RegimeScale(Decoder):
     """y_c = (x_c - mean_rc) / sd_rc for the regime r whose centre is nearest to the settings.
 
-    The first `settings` channels say how a machine is run (altitude, speed, throttle), the others are sensors. The
-    regimes are clusters of the settings in training (k-means, distances in sd of each setting); mean and sd are those
-    of all training samples of a regime. Of the sensors are kept those that vary, and whose y goes with z by a
-    correlation of at least `least` in training: what wears should show there.
+    The first `conditions` channels, the settings, say how a machine is run (altitude, speed, throttle), the others are
+    sensors. The regimes are clusters of the settings in training (k-means, distances in sd of each setting); mean and
+    sd are those of all training samples of a regime. Of the sensors are kept those that vary, and whose y goes with z
+    by a correlation of at least `least` in training: what wears should show there.
 
     A missing sensor is missing in y; with a missing setting all are. Errors: more regimes than samples.
     """
 
-    settings: Count = 3
+    conditions: Count = 3
     """How many of the channels, from the first on, are settings."""
 
     regimes: Count = 1
@@ -48,21 +49,19 @@ class RegimeScale(Decoder):
     seed: int = 0
     """Of the first centres."""
 
-    shapes = {"centre": "r k", "unit": "k", "mean": "r m", "sd": "r m", "chosen": "m"}
+    shapes = {"centre": "r k", "per": "k", "mean": "r m", "gain": "r m", "chosen": "m"}
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
-        X, k = data.X[data.rows], self.settings
+        X, k = data.X[data.rows], self.conditions
         if k >= X.shape[1]:
-            raise StreamError(f"settings: {k} of {X.shape[1]} channels leave no sensor")
+            raise StreamError(f"conditions: {k} of {X.shape[1]} channels leave no sensor")
         U, S = X[:, :k], X[:, k:]
-        unit = U.std(axis=0)
-        unit[unit <= 1e-9 * np.abs(U).max(axis=0)] = np.inf
-        centre = clusters(U / unit, self.regimes, np.random.default_rng(self.seed))
-        r = _nearest(U / unit, centre)
+        per = _inverse(U.std(axis=0), np.abs(U).max(axis=0))
+        centre = clusters(U * per, self.regimes, np.random.default_rng(self.seed))
+        r = _nearest(U * per, centre)
         mean = np.stack([S[r == i].mean(axis=0) for i in range(self.regimes)])
-        sd = np.stack([S[r == i].std(axis=0) for i in range(self.regimes)])
-        moves = sd > 1e-8 * np.abs(mean)
-        Y = np.where(moves[r], (S - mean[r]) / np.where(moves, sd, 1)[r], 0.0)
+        gain = np.stack([_inverse(S[r == i].std(axis=0), np.abs(m)) for i, m in enumerate(mean)])
+        Y = (S - mean[r]) * gain[r]
         z = data.Z[data.rows, 0]
         spread = Y.std(axis=0) * z.std()
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -70,15 +69,14 @@ class RegimeScale(Decoder):
         chosen = np.flatnonzero((Y.std(axis=0) > 0.5) & (correlation >= self.least))
         if not len(chosen):
             raise StreamError(f"least: no sensor goes with z by a correlation of {self.least:g}")
-        sd = np.where(moves, sd, np.inf)
-        return dict(centre=centre, unit=unit, mean=mean[:, chosen], sd=sd[:, chosen], chosen=chosen.astype(float))
+        return dict(centre=centre, per=per, mean=mean[:, chosen], gain=gain[:, chosen], chosen=chosen.astype(float))
 
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
         return out.replace(channels=tuple(x.channels[c] for c in self.params.chosen), unit="")
 
-    def ready(self, x: Spec, centre: Array, unit: Array, mean: Array, sd: Array, chosen: Array) -> None:
-        self.params = RegimeScaleParams(centre, unit, mean, sd, chosen.astype(np.int64) + self.settings)
+    def ready(self, x: Spec, centre: Array, per: Array, mean: Array, gain: Array, chosen: Array) -> None:
+        self.params = RegimeScaleParams(centre, per, mean, gain, chosen.astype(np.int64) + self.conditions)
 
     @staticmethod
     @kernel
@@ -87,14 +85,14 @@ class RegimeScale(Decoder):
         whole = True
         for r in range(params.centre.shape[0]):
             far = 0.0
-            for k in range(params.unit.shape[0]):
+            for k in range(params.per.shape[0]):
                 whole &= np.isfinite(x[k])
-                e = x[k] / params.unit[k] - params.centre[r, k]
+                e = x[k] * params.per[k] - params.centre[r, k]
                 far += e * e
             if far < least:
                 best, least = r, far
         for j in range(y.shape[0]):
-            y[j] = (x[params.chosen[j]] - params.mean[best, j]) / params.sd[best, j] if whole else np.nan
+            y[j] = (x[params.chosen[j]] - params.mean[best, j]) * params.gain[best, j] if whole else np.nan
         return True
 
 
@@ -129,3 +127,9 @@ def clusters(U: Array, k: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _nearest(U: Array, centre: Array) -> NDArray[np.int64]:
     return np.asarray(((U[:, None] - centre) ** 2).sum(axis=2).argmin(axis=1))
+
+
+def _inverse(sd: Array, size: Array) -> NDArray[np.float64]:
+    """1 / sd, 0 where that is nothing beside the size of the numbers."""
+    moves = sd > 1e-8 * size
+    return np.where(moves, 1 / np.where(moves, sd, 1.0), 0.0)
