@@ -189,7 +189,7 @@ def viterbi(pi: F, A: F, log_b: F, length: int) -> NDArray[np.int64]:
 def regress(s: Sequences, gamma: F, floor: F, before: ARHMM | None = None) -> tuple[F, F]:
     """B and s2 by least squares weighted with gamma (n, T, Q); s2 at least `floor` (d,).
 
-    A state with less weight than it has regressors keeps what it had `before`.
+    A state with less weight than it has regressors keeps what it had `before`, or is like all samples together.
     """
     d, size, Q = s.Y.shape[2], s.L.shape[2], gamma.shape[2]
     B, s2 = np.zeros((Q, d, size)), np.ones((Q, d))
@@ -200,12 +200,15 @@ def regress(s: Sequences, gamma: F, floor: F, before: ARHMM | None = None) -> tu
         rows = np.isfinite(s.L[:, :, :wide]).all(axis=2) & np.isfinite(s.Y[:, :, k]) & s.there
         X, y, w = s.L[rows][:, :wide], s.Y[rows][:, k], gamma[rows]
         for i in range(Q):
-            if before is not None and w[:, i].sum() < wide:
-                continue
-            W = X * w[:, i, None]
+            wi = w[:, i]
+            if wi.sum() < wide:
+                if before is not None:
+                    continue
+                wi = np.ones(len(wi))
+            W = X * wi[:, None]
             B[i, k, :wide] = -(y @ W) @ np.linalg.pinv(X.T @ W, hermitian=True)
             e = y + X @ B[i, k, :wide]
-            s2[i, k] = max(w[:, i] @ e**2 / w[:, i].sum(), floor[k])
+            s2[i, k] = max(wi @ e**2 / wi.sum(), floor[k])
     return B, s2
 
 

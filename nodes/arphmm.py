@@ -196,7 +196,7 @@ class ARPHMM(Decoder):
         drawn = np.concatenate([rng.choice(r, draw) for r in rows if len(r)])
         n = sum(len(r) > 0 for r in rows)
         at = (0.05 - 0.05 / n, 0.5, min(0.95 + 0.95 / n, 1.0))  # of the least whole number over 0.95 (n + 1)
-        self.arrays = self.arrays | {"levels": np.quantile(u[drawn], at).clip(1e-4, 1 - 1e-4)}
+        self.arrays = self.arrays | {"levels": np.quantile(u[drawn], at).clip(1e-9, 1 - 1e-9)}
         return self
 
     def levels_of(self, X: ArrayLike, life: ArrayLike, segment: ArrayLike) -> NDArray[np.float64]:
@@ -210,7 +210,7 @@ class ARPHMM(Decoder):
 
     def curve(self, X: ArrayLike, segment: ArrayLike | None = None) -> tuple[Array, Array]:
         """G (N, horizon) and alpha (T, N): P(life > r) = alpha G[:, r] at each sample."""
-        phases = dataclasses.replace(self, model="").hold(self.arrays, self.header["in"], self.header["out"])
+        phases = dataclasses.replace(self, model="").hold(self.arrays, {"n": self.header["in"]["n"]}, self.header["out"])
         X = np.ascontiguousarray(X, np.float64)
         where = np.zeros(len(X), np.int64) if segment is None else np.asarray(segment)
         cuts = [0, *(np.flatnonzero(np.diff(where)) + 1), len(X)]
