@@ -13,6 +13,7 @@ Nothing is resampled, straightened or filled in. What counts as a segment:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,9 @@ class Replay(Source):
     """The file holds times of events (spikes) and no samples: the array of a mat file with the times of each unit in
     a cell or struct, or the column of a table with the number of the unit that an event is of. Sample k then holds how
     many events of each unit came in the 1/rate s up to its time k/rate."""
+    by: str = ""
+    """The file holds one unit after the other, and this column says which a sample is of: then the samples of all come
+    in order of time (`times`), those of one moment in that of the file, with that column first, as `unit` (`fleet`)."""
     rate: NotNegative = 0.0
     """Sampling rate, Hz. 0: as the file says, or as regular times show."""
     channels: tuple[str, ...] = ()
@@ -100,6 +104,8 @@ class Replay(Source):
             columns = [columns[k] for k in self._chosen(path, labels)]
         elif self.channels and len(self.channels) != len(labels):
             raise StreamError(f"channels: {len(self.channels)} names for the {len(labels)} channels of {path}")
+        if self.by:
+            s, stamps, labels, columns = self._keyed(path, s, stamps, labels, columns)
         rate = self.rate or s.spec.rate
         starts = s.starts
         if stamps and not s.exact:
@@ -113,8 +119,36 @@ class Replay(Source):
             if not rate:
                 raise StreamError(f"rate: {path} has no times: give its rate in Hz, or its times by name")
             stamps = lambda a, b: np.arange(a, b) / rate  # noqa: E731
-        spec = s.spec.replace(rate=rate, channels=self.channels or labels, unit=self.unit or s.spec.unit)
+        spec = s.spec.replace(
+            rate=rate, channels=labels if self.by else self.channels or labels, unit=self.unit or s.spec.unit
+        )
         return spec, s, stamps, columns, starts
+
+    def _keyed(
+        self,
+        path: Path,
+        s: Stream,
+        stamps: Callable[[int, int], Times] | None,
+        labels: tuple[str, ...],
+        columns: list[int],
+    ) -> tuple[Stream, Callable[[int, int], Times], tuple[str, ...], list[int]]:
+        """The same, all units side by side."""
+        names = labels if s.named else self.channels or labels
+        if self.by not in names:
+            raise StreamError(f"by: {path} has no column {self.by!r}{nearest(self.by, names)}")
+        if not stamps:
+            raise StreamError("times: say which column holds the time, for units side by side are sorted by it")
+        t, x, k = stamps(0, s.n), s.data(0, s.n), names.index(self.by)
+        order = np.argsort(t, kind="stable")
+        t, x = t[order], x[order]
+        columns = [columns[k], *columns[:k], *columns[k + 1 :]]
+        labels = ("unit", *names[:k], *names[k + 1 :])
+        return (
+            dataclasses.replace(s, data=lambda a, b: x[a:b], starts=[(0, 0, 0)], exact=True),
+            lambda a, b: t[a:b],
+            labels,
+            columns,
+        )
 
     def _counted(self, path: Path) -> tuple[Spec, Stream, Callable[[int, int], Times], list[int], list[Start]]:
         """The same, of events."""

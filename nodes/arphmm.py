@@ -210,7 +210,8 @@ class ARPHMM(Decoder):
 
     def curve(self, X: ArrayLike, segment: ArrayLike | None = None) -> tuple[Array, Array]:
         """G (N, horizon) and alpha (T, N): P(life > r) = alpha G[:, r] at each sample."""
-        phases = dataclasses.replace(self, model="").hold(self.arrays, {"n": self.header["in"]["n"]}, self.header["out"])
+        seen = {"n": self.header["in"]["n"]}
+        phases = dataclasses.replace(self, model="").hold(self.arrays, seen, self.header["out"])
         X = np.ascontiguousarray(X, np.float64)
         where = np.zeros(len(X), np.int64) if segment is None else np.asarray(segment)
         cuts = [0, *(np.flatnonzero(np.diff(where)) + 1), len(X)]

@@ -147,7 +147,9 @@ def test_learns_what_it_was_made_of_from_many_sequences() -> None:
 
 
 def test_left_right_never_goes_back() -> None:
-    y = np.concatenate([np.full(30, v) + 0.1 * np.random.default_rng(int(v)).normal(size=30) for v in range(3)])[:, None]
+    y = np.concatenate([np.full(30, v) + 0.1 * np.random.default_rng(int(v)).normal(size=30) for v in range(3)])[
+        :, None
+    ]
     s = sequences([y, y + 0.01], None, 3, 0, failed=True)
     model, _ = _arhmm.learn(s, 3, left_right=True, knows=False, restarts=5, seed=0)
     assert (np.tril(model.A, -1) == 0).all()

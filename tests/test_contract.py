@@ -21,9 +21,17 @@ X = Spec(rate=1000, channels=("a", "b", "c"), unit="V")
 SLOW = Spec(rate=10, channels=("a", "b", "c"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
+    "alarm": [({"level": 1, "hold": 0.003, "side": "either"}, (X,))],
+    "averages": [({"over": (3, 20), "age": True}, (X,))],
     "bandpass": [({"low": 20, "high": 200}, (X,))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
+    "fleet": [
+        (
+            {"chain": ({"type": "averages", "over": [2, 9]}, "car"), "units": 3, "gone": 0.05},
+            (X.replace(rate=0, channels=("unit", "b", "c")),),
+        ),
+    ],
     "hippo_memory": [
         ({"memory": 0.02, "features": 6}, (X,)),
         ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
@@ -45,6 +53,10 @@ WORDS = {"task_markers"}
 """Nodes that give text: the contract compares numbers, so their own tests hold them to it."""
 
 LEARNT: dict[str, list[dict[str, Any]]] = {
+    "arphmm": [
+        {"states": 4, "order": 2, "width": 10, "phases": 3, "horizon": 60, "pool": 0.3},
+        {"states": 3, "order": 1, "knowledge": "none", "left_right": False, "restarts": 1, "posterior": True},
+    ],
     "dkf": [
         {"f": "ridge"},
         {"f": "nadaraya_watson", "nonpd": "robust"},
@@ -54,11 +66,13 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
     ],
     "gaussian_process": [{}, {"kernel": "multi", "directions": 8}],
     "gru": [{"hidden": 4, "epochs": 2}],
+    "health": [{"smooth": 4}],
     "kalman": [{}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
     "place_bayes": [{"lags": 2}, {"walk": 0.3, "directional": True, "give": "mean", "points": 200}],
     "refit": [{"memory": 20}],
+    "regime_scale": [{"conditions": 1, "regimes": 2, "least": 0}],
     "ridge": [{}, {"lags": 3}],
     "unscented_kalman": [{}, {"h": "ridge", "R": "diagonal"}],
 }
@@ -77,6 +91,8 @@ def learnt(name: str, which: int) -> Any:
     seen = Z @ rng.standard_normal((2, 3)) + 0.5 * rng.standard_normal((len(Z), 3))
     if name == "place_bayes":
         seen = np.round(3 * np.abs(seen))  # counts
+    if name in ("arphmm", "health"):
+        Z = np.arange(len(Z))[::-1, None] * 1.0  # remaining life
     return load(name).make(**LEARNT[name][which]).fit(seen, Z)
 
 

@@ -40,8 +40,8 @@ GAUSSIAN = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """What is normal: mean, sd, an autoregressive model z_t = sum a_k z_{t-k} + e of the standardised signal with errors
-    e to draw from, its autocorrelation r at steps of dt s, and why the law does not hold ("" where it does)."""
+    """What is normal: mean, sd, an autoregressive model z_t = sum a_k z_{t-k} + e of the standardised signal, errors e
+    to draw from, its autocorrelation r at steps of dt s, and why the law does not hold ("" where it does)."""
 
     mean: float
     sd: float
@@ -94,19 +94,22 @@ def normal(xs: Sequence[F], rate: float) -> Normal:
 def calibrate(
     n: Normal, target: float, *, hold: float | None = None, level: float | None = None, seed: int = 0
 ) -> Calibrated:
-    """For `target` false alarms a second above the level: the level for a hold (s), or the hold for a level (in the unit
-    of the signal, from its mean). Raises StreamError where no level, or no hold, gives so few."""
+    """For `target` false alarms a second above the level: the level for a hold (s), or the hold for a level (in the
+    unit of the signal, from its mean). Raises StreamError where no level, or no hold, gives so few."""
     if not target > 0 or (hold is None) == (level is None):
         raise StreamError("needs a target above 0 a second, and either the hold or the level")
     u = None if level is None else level / n.sd
-    expected, how = (_law(n), "law") if not n.why else (_simulated(n, target, seed), "simulation")
+    law = None if n.why else _law(n)
+    z = np.empty(0) if law else _simulated(n, target, seed)
     if u is None:
-        assert hold is not None
-        u = _solve(lambda v: expected(v, hold), target, 0.0, 12.0, "level")
-    else:
-        fixed = u
-        hold = _solve(lambda h: expected(fixed, h), target, 0.0, 500 * n.dt * max(1, len(n.a)), "hold")
-    return Calibrated(u * n.sd, hold, n.mean, expected(u, hold), how)
+        given = hold or 0.0
+        tells = (lambda v: law(v, given)) if law else _counts_by_level(z, given / n.dt, len(z) * n.dt)
+        u = _solve(tells, target, 0.0, 12.0, "level")
+        return Calibrated(u * n.sd, given, n.mean, tells(u), "law" if law else "simulation")
+    fixed = u
+    tells = (lambda h: law(fixed, h)) if law else _counts_by_hold(z, fixed, n.dt)
+    found = _solve(tells, target, 0.0, 500 * n.dt * max(1, len(n.a)), "hold")
+    return Calibrated(u * n.sd, found, n.mean, tells(found), "law" if law else "simulation")
 
 
 def count(xs: Sequence[F], c: Calibrated, rate: float) -> int:
@@ -124,39 +127,58 @@ def count(xs: Sequence[F], c: Calibrated, rate: float) -> int:
 def _law(n: Normal) -> Callable[[float, float], float]:
     r = n.r[: max(50, int(np.argmax(n.r < 1e-4)) or len(n.r))]
     t, lambda_2 = np.arange(len(r)) * n.dt, curvature(n.r, n.dt)
-    fine = np.linspace(0, t[-1], max(4000, 4 * len(r)))
+    fine = np.linspace(0, t[-1], max(2000, 2 * len(r)))
     smooth = _spline(t, r, fine)
     return lambda u, hold: rice(u, lambda_2) * float(stays(hold, fine, smooth, u, lambda_2)[0])
 
 
-def _simulated(n: Normal, target: float, seed: int) -> Callable[[float, float], float]:
+def _simulated(n: Normal, target: float, seed: int) -> F:
+    """The model's signal, long enough for twice `ENOUGH` alarms where that is not too long."""
     from scipy.signal import lfilter
 
     rng, size = np.random.default_rng(seed), LONG
     while size < LONGEST and size * n.dt * target < 2 * ENOUGH:
         size *= 2
     z = lfilter([1.0], np.r_[1.0, -n.a], rng.choice(n.e, size + 1000))[1000:]
-    z /= z.std()
+    return np.asarray(z / z.std())
 
-    def counted(u: float, hold: float) -> int:
-        edge = np.diff(np.concatenate([[0], (z > u).astype(np.int8), [0]]))
-        long = np.flatnonzero(edge < 0) - np.flatnonzero(edge > 0)  # samples of each stay
-        return int(np.count_nonzero(long - 1 >= hold / n.dt - 1e-9))
 
-    def expected(u: float, hold: float) -> float:
-        m = counted(u, hold)
+def _counts_by_level(z: F, hold: float, seconds: float) -> Callable[[float], float]:
+    """Alarms a second above u, held for so many samples: the upcrossings by the least of the last hold + 1 samples.
+
+    A step of that from a up to b crosses all levels in [a, b): sorted, the steps give every level at once.
+    """
+    from scipy.ndimage import minimum_filter1d
+
+    width = math.ceil(hold - 1e-9) + 1
+    w = minimum_filter1d(z, width)
+    up = w[1:] > w[:-1]
+    froms, tos = np.sort(w[:-1][up]), np.sort(w[1:][up])
+
+    def count(u: float) -> int:
+        return int(np.searchsorted(froms, u, "right") - np.searchsorted(tos, u, "right"))
+
+    def expected(u: float) -> float:
+        m = count(u)
         if m >= ENOUGH or u <= 0:
-            return m / (size * n.dt)
+            return m / seconds
         low, high = 0.0, u
-        for _ in range(30):  # the highest level that is passed often enough
+        for _ in range(40):  # the highest level that is passed often enough
             mid = (low + high) / 2
-            low, high = (mid, high) if counted(mid, hold) >= ENOUGH else (low, mid)
+            low, high = (mid, high) if count(mid) >= ENOUGH else (low, mid)
         before = math.sqrt(max(low**2 - 1, 0.0))
-        near, far = counted(low, hold), counted(before, hold)
-        slope = min(math.log(max(near, 1) / max(far, 1)) / max(low**2 - before**2, 1e-9), -0.05)
-        return max(near, 1) * math.exp(slope * (u * u - low * low)) / (size * n.dt)
+        near = max(count(low), 1)
+        slope = min(math.log(near / max(count(before), 1)) / max(low**2 - before**2, 1e-9), -0.05)
+        return near * math.exp(slope * (u * u - low * low)) / seconds
 
     return expected
+
+
+def _counts_by_hold(z: F, u: float, dt: float) -> Callable[[float], float]:
+    """Alarms a second above u, held for h seconds."""
+    edge = np.diff(np.concatenate([[0], (z > u).astype(np.int8), [0]]))
+    samples = np.flatnonzero(edge < 0) - np.flatnonzero(edge > 0)  # of each stay
+    return lambda h: int(np.count_nonzero(samples - 1 >= h / dt - 1e-9)) / (len(z) * dt)
 
 
 def _solve(f: Callable[[float], float], target: float, low: float, high: float, what: str) -> float:
