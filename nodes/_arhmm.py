@@ -250,7 +250,7 @@ def begin(s: Sequences, gamma: F, allowed: NDArray[np.bool_], log_pl: bool) -> A
         xi = np.einsum("nti,ntj->ij", gamma[:, :-1], gamma[:, 1:], optimize=True)
     else:
         xi = (np.eye(Q) * 20 + 1) * gamma.sum() / (Q * 21)
-    return ARHMM(*chain(Posterior(gamma, gamma, xi, exits, first, end * 0.0, gamma, gamma), allowed), B, s2)
+    return ARHMM(*chain(Posterior(gamma, gamma, xi, exits, first, np.zeros(len(gamma)), gamma, gamma), allowed), B, s2)
 
 
 def learn(

@@ -85,8 +85,9 @@ class ARPHMM(Decoder):
 
     It gives: state; health: y_t0, predicted where that is missing; predicted: the mean of y_t0 before it was known;
     z: its error in its own sd; score; pit (of y_t0); novel: 1 where y_t belongs to no state (it is then left out); rul:
-    mean life, rul_capped: mean of min(life, cap); rul_5, rul_50, rul_95: quantiles. Lives are in samples, NaN where
-    training saw no failure. The first P samples of a segment only serve as lags: their predictions are NaN.
+    mean life, rul_capped: mean of min(life, cap); rul_5, rul_50, rul_95: quantiles. Lives are in samples, whatever the
+    unit of z is called in training, and NaN where that saw no failure. The first P samples of a segment only serve as
+    lags: their predictions are NaN.
 
     A missing channel says nothing; in later lags it counts as predicted, with the variance of that.
     """
@@ -142,7 +143,7 @@ class ARPHMM(Decoder):
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
         more = tuple(f"p{i}" for i in range(self.states)) if self.posterior else ()
-        return out.replace(channels=GIVEN + more, unit="")
+        return out.replace(channels=GIVEN + more, unit=out.unit or "samples")
 
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
         Q, P = self.states, self.order

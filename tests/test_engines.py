@@ -60,7 +60,7 @@ def test_a_fleet_is_replayed_side_by_side(data: Callable[[str], Path]) -> None:
     assert (np.diff(t) >= 0).all() and len(x) == len(raw) and {b.segment for b in blocks} == {0}
     assert x[:100, 0].tolist() == list(range(1, 101)), "all engines have a first cycle"
     np.testing.assert_array_equal(x[x[:, 0] == 7], raw[raw[:, 0] == 7][:, [0, *range(2, 26)]])
-    with pytest.raises(StreamError, match="by: .* has no column 'unitt'; did you mean 'unit'"):
+    with pytest.raises(StreamError, match=r"by: .* has no column 'unitt'; did you mean 'unit'"):
         Replay(file=str(path), times="1", by="unitt", channels=COLUMNS).start()
     with pytest.raises(StreamError, match="times: say which column"):
         Replay(file=str(path), by="ch0").start()

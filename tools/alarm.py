@@ -23,7 +23,7 @@ import rich.table
 from numpy.typing import NDArray
 
 from rheobase.devices.replay import Replay
-from rheobase.stream.block import StreamError
+from rheobase.stream.block import Array, StreamError
 from rheobase.stream.node import nearest
 from rheobase.tools.crossings import curvature, lawful, rice, stays
 
@@ -74,7 +74,8 @@ def normal(xs: Sequence[F], rate: float) -> Normal:
     zs = [np.nan_to_num((x - mean) / sd) for x in xs]
     c = np.array([sum(float(z[k:] @ z[: len(z) - k]) for z in zs if len(z) > k) for k in range(ORDER + 1)]) / len(whole)
     c /= c[0]
-    a, best = np.zeros(0), math.inf
+    a: Array = np.zeros(0)
+    best = math.inf
     for p in range(1, ORDER + 1):
         R = c[np.abs(np.subtract.outer(np.arange(p), np.arange(p)))]
         fit = np.linalg.solve(R + 1e-9 * np.eye(p), c[1 : p + 1])
@@ -220,7 +221,7 @@ def _autocorrelation(a: F, n: int) -> F:
     return r
 
 
-def _spline(t: F, r: F, at: F) -> F:
+def _spline(t: Array, r: Array, at: Array) -> F:
     from scipy.interpolate import CubicSpline
 
     return np.asarray(CubicSpline(t, r, bc_type=((1, 0.0), "natural"))(at))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import importlib
 import importlib.util
 import json
 import math
@@ -432,6 +433,7 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "hop": hop,
     "pace": pace,
     "replay": replay,
+    "fleet": lambda scale: importlib.import_module("rheobase.tools.bench_fleet").fleet(scale),  # which imports this
 }
 
 

@@ -56,7 +56,7 @@ def crps(quantiles: F, true: F) -> float:
     return float(2 * np.mean(np.maximum(LEVELS * e, (LEVELS - 1) * e)))
 
 
-def quantiles(G: F, alpha: F, levels: ArrayLike = LEVELS) -> F:
+def quantiles(G: F, alpha: F, levels: F = LEVELS) -> F:
     """(n, k) smallest r with P(life <= r) >= each of k levels, from survival G (N, R) and beliefs alpha (n, N)."""
     cdf = 1 - alpha @ G
     return (
