@@ -14,6 +14,7 @@ from rheobase.nodes._arhmm_filter import GIVEN, filtered
 from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes._phase_type import Stages, band, expand
 from rheobase.nodes._pool import best_pool, first_phases, log_q
+from rheobase.nodes._rollout import first_below
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, Fraction, Positive, kernel
 
@@ -225,6 +226,16 @@ class ARPHMM(Decoder):
                 filtered(p, s, X[t], y)
                 alpha[t] = s.alpha
         return p.G, alpha
+
+    def rollout(self, X: ArrayLike, below: float, paths: int = 1000) -> NDArray[np.int64]:
+        """Lives (paths,) of one unit after its samples X (T, d) by simulation, until y_t0 < below: a second opinion."""
+        X = np.ascontiguousarray(X, np.float64)
+        if len(X) <= self.order or not np.isfinite(X[len(X) - self.order :]).all():
+            raise StreamError(f"rollout: the last {self.order} samples, and one more, must be there")
+        (_, alpha), (S, stage) = self.curve(X), expand(_stages(self.arrays))
+        model = _arhmm.ARHMM(*(self.arrays[k] for k in _arhmm.ARHMM._fields))
+        lags = X[len(X) - self.order :][::-1]
+        return first_below(model, S, stage, alpha[-1], lags, below, self.horizon, paths, self.seed)
 
     def ready(self, x: Spec, **arrays: Array) -> None:
         s = _stages(arrays)

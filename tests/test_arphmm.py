@@ -14,6 +14,7 @@ from rheobase.nodes._arhmm import ARHMM, forward_backward, log_b, sequences
 from rheobase.nodes._arhmm_filter import GIVEN
 from rheobase.nodes._phase_type import Stages, expand, mean_life, quantile, survival
 from rheobase.nodes._pool import first_phases, log_q
+from rheobase.nodes._rollout import first_below
 from rheobase.nodes.arphmm import ARPHMM
 from rheobase.stream.block import StreamError
 
@@ -219,3 +220,29 @@ def test_a_unit_that_lives_on_has_not_failed() -> None:
     assert node.arrays["failures"] == 0
     assert np.isnan(node.predict(X[:20])[:, I["rul"]]).all()
     assert _arhmm.EPSILON < 1e-3
+
+
+def test_a_rollout_ends_at_the_threshold_or_the_failure() -> None:
+    """y falls by 0.1 a sample from 1: 0.4 is the sixth. Without a threshold, lives are those of the phases."""
+    falling = ARHMM(np.ones(1), np.ones((1, 1)), np.array([[[-1.0, 0.1, 0.0]]]), np.array([[1e-8]]))
+    alpha, stage, lags = np.ones(1), np.zeros(1, int), np.ones((1, 1))
+    made = first_below(falling, np.ones((1, 1)), stage, alpha, lags, 0.45, 50, paths=20)
+    assert (made == 5).all()
+    assert (first_below(falling, np.ones((1, 1)), stage, alpha, lags, -np.inf, 50, paths=20) == 50).all()
+    S, stage = expand(Stages(np.array([0, 3, 5]), np.array([0.3, 0.2]), np.array([[0, 1.0], [0, 0]])))
+    two = ARHMM(np.full(2, 0.5), np.eye(2), np.zeros((2, 2, 3)), np.ones((2, 2)))
+    alpha = np.eye(5)[0]
+    lives = first_below(two, S, stage, alpha, np.zeros((0, 2)), -np.inf, 500, paths=20_000)
+    assert lives.mean() == pytest.approx(alpha @ mean_life(S) - 1, rel=0.02)
+    assert np.quantile(lives, 0.9) == pytest.approx(quantile(alpha @ S, S, 0.9), abs=1)
+
+
+def test_the_second_opinion_agrees_where_health_says_it_all() -> None:
+    node = fitted(order=3)
+    X, life, unit = engines(4, seed=4)
+    for k in range(4):
+        rows = np.flatnonzero((unit == k) & (life[:, 0] >= 20))
+        told = np.median(node.rollout(X[rows], below=0.0, paths=300))
+        assert abs(told - 20) < 15
+    with pytest.raises(StreamError, match="the last 3 samples"):
+        node.rollout(X[:3], below=0.0)

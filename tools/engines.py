@@ -204,7 +204,7 @@ def study(name: str, rich_table: rich.table.Table, folder: Path | None, boost: b
     young = train.life < OLDEST
     line = Ridge().fit(Z[young], CAP * train.capped[young])
     judge("linear, last sample", line.predict(Z)[:, 0], line.predict(Z_test)[test.last, 0])
-    for states, order in ((6, 7), (26, 1)):
+    for states, order in ((6, 7), (26, 0)):
         node, Y, _, q = filtered(
             h, train, fold, **STATES | {"states": states, "width": 120 / (states - 1), "order": order}
         )
@@ -213,6 +213,13 @@ def study(name: str, rich_table: rich.table.Table, folder: Path | None, boost: b
         judge(
             f"arphmm on health, Q {states}, P {order}", Y[:, 8], Y_test[:, 8], q[rows], quantiles(G, alpha[test.last])
         )
+        if order:
+            own_end = np.median(h[train.last, 0])
+            told = np.array(
+                [np.median(node.rollout(h_test[test.unit == k], own_end, 300)) for k in np.unique(test.unit)]
+            )
+            m = metrics(np.minimum(told, CAP), np.minimum(test.life, CAP)[test.last])
+            say(f"  rolled out to health {own_end:.2f}: RMSE {m['rmse']:.2f}, S {m['S']:.0f}")
     if gru:
         rows_in = young & (fold != 0)
         net = GRU(hidden=32, noise=0.1).fit(Z, train.capped, rows=rows_in, segment=train.unit)
