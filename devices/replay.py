@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from rheobase.devices import _events, _tables, _xdf
-from rheobase.devices._tables import Stream, Times, column_of, named_rate, rate_of, stamps_of, without
+from rheobase.devices._tables import Stream, Times, beside, column_of, named_rate, rate_of, stamps_of, without
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.files import find
 from rheobase.stream.node import Count, NotNegative, Source, nearest
@@ -65,6 +65,9 @@ class Replay(Source):
     """The file holds times of events (spikes) and no samples: the array of a mat file with the times of each unit in
     a cell or struct, or the column of a table with the number of the unit that an event is of. Sample k then holds how
     many events of each unit came in the 1/rate s up to its time k/rate."""
+    by: str = ""
+    """The file holds one unit after the other, and this column says which a sample is of: then the samples of all come
+    in order of time (`times`), those of one moment in that of the file, with that column first, as `unit` (`fleet`)."""
     rate: NotNegative | str = 0.0
     """Sampling rate, Hz, or the name of the array that holds it. 0: as the file says, or as regular times show."""
     channels: tuple[str, ...] = ()
@@ -153,6 +156,9 @@ class Replay(Source):
         elif self.channels and len(self.channels) != len(labels):
             raise StreamError(f"channels: {len(self.channels)} names for the {len(labels)} channels of {path}")
         s = s if self.missing is None else without(path, s, self.missing)
+        labels = self.channels or labels
+        if self.by:
+            s, stamps, labels, columns = beside(path, self.by, s, stamps, labels, columns)
         rate = (named_rate(path, found, self.rate) if isinstance(self.rate, str) else self.rate) or s.spec.rate
         starts = s.starts
         if stamps and not s.exact:
@@ -164,7 +170,7 @@ class Replay(Source):
             starts = [(i, i, k) for k, i in enumerate(sorted(cuts))]
         if not stamps and not rate:
             raise StreamError(f"rate: {path} has no times: give its rate in Hz, or its times by name")
-        spec = s.spec.replace(rate=rate, channels=self.channels or labels, unit=self.unit or s.spec.unit)
+        spec = s.spec.replace(rate=rate, channels=labels, unit=self.unit or s.spec.unit)
         part = Part(spec, s, stamps or _counting(0, rate), columns, starts, stamps is not None)
         return _without_start(path, part, self.begin) if self.begin else part
 

@@ -24,6 +24,8 @@ SLOW = Spec(rate=10, channels=("a", "b", "c"))
 STATES = Spec(rate=100, channels=("p0", "p1", "p2", "state"))
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
+    "alarm": [({"level": 1, "hold": 0.003, "side": "either"}, (X,))],
+    "averages": [({"over": (3, 20), "age": True}, (X,))],
     "bandpass": [({"low": 20, "high": 200}, (X,))],
     "baseline": [({"over": 0.01}, (X,)), ({"over": 0.05, "size": True}, (X.replace(rate=0),))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
@@ -31,6 +33,12 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "deltas": [({}, (X,))],
     "drop_missing": [({}, (X,))],
     "gravity": [({}, (POSE,)), ({"frame": "world"}, (POSE,))],
+    "fleet": [
+        (
+            {"chain": ({"type": "averages", "over": [2, 9]}, "car"), "units": 3, "gone": 0.05},
+            (X.replace(rate=0, channels=("unit", "b", "c")),),
+        ),
+    ],
     "hippo_memory": [
         ({"memory": 0.02, "features": 6}, (X,)),
         ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
@@ -66,6 +74,10 @@ WORDS = {"state_markers", "task_markers"}
 SMALL = {"width": 4, "layers": 1, "states": 4}
 
 LEARNT: dict[str, list[dict[str, Any]]] = {
+    "arphmm": [
+        {"states": 4, "order": 2, "width": 10, "phases": 3, "horizon": 60, "pool": 0.3},
+        {"states": 3, "order": 1, "knowledge": "none", "left_right": False, "restarts": 1, "posterior": True},
+    ],
     "dkf": [
         {"f": "ridge"},
         {"f": "nadaraya_watson", "nonpd": "robust"},
@@ -83,12 +95,14 @@ LEARNT: dict[str, list[dict[str, Any]]] = {
         {"states": 2, "restarts": 1, "iterations": 3, "lag": 2, "rates": True},
         {"states": 2, "restarts": 1, "iterations": 3, "emission": "gaussian", "covariates": 1, "adapt": 10.0},
     ],
+    "health": [{"smooth": 4}],
     "kalman": [{}],
     "logistic": [{}, {"lags": 3, "alpha": 0.1}],
     "mlp": [{"hidden": 6, "epochs": 20}, {"hidden": 4, "layers": 1, "activation": "tanh", "members": 3, "epochs": 2}],
     "nadaraya_watson": [{}],
     "place_bayes": [{"lags": 2}, {"walk": 0.3, "directional": True, "give": "mean", "points": 200}],
     "refit": [{"memory": 20}],
+    "regime_scale": [{"conditions": 1, "regimes": 2, "least": 0}],
     "ridge": [{}, {"lags": 3}],
     "sequence": [{"net": SMALL | {"type": "mamba"}, "chunks": 8, "epochs": 1}],
     "unscented_kalman": [{}, {"h": "ridge", "R": "diagonal"}],
@@ -110,6 +124,8 @@ def learnt(name: str, which: int) -> Any:
         seen = np.round(3 * np.abs(seen))  # counts
     if name == "logistic":
         Z = (Z > 0).astype(float)
+    if name in ("arphmm", "health"):
+        Z = np.arange(len(Z))[::-1, None] * 1.0  # remaining life
     return load(name).make(**LEARNT[name][which]).fit(seen, Z)
 
 

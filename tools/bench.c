@@ -300,3 +300,66 @@ void hmm_glm_5_20(long t, const double *restrict x, const double *restrict W, co
     }
 
 }
+
+/* nodes/arphmm.py with one channel and no failures, as the paper has it: x (t), A (Q, Q), pi (Q), B (Q, P + 1) of
+   y = -B [lags, 1] + N(0, s2), y (t, 7): state, sample, predicted, z, score, pit, 0 */
+INLINE void arphmm(const int Q, const int P, long t, const double *restrict x, const double *restrict A,
+                   const double *restrict pi, const double *restrict B, const double *restrict s2,
+                   double *restrict y) {
+    double alpha[16], p[16], m[16], b[16], lags[16] = {0};
+    for (long k = 0; k < t; k++) {
+        double *out = y + 7 * k;
+        out[1] = x[k];
+        out[6] = 0;
+        int best = 0;
+        if (k < P) {
+            for (int i = 0; i < Q; i++)
+                alpha[i] = pi[i];
+            out[2] = out[3] = out[4] = out[5] = NAN;
+        } else {
+            double mean = 0, square = 0, pit = 0, top = -INFINITY, sum = 0;
+            for (int j = 0; j < Q; j++) {
+                p[j] = k == P ? pi[j] : 0;
+                if (k > P)
+                    for (int i = 0; i < Q; i++)
+                        p[j] += alpha[i] * A[i * Q + j];
+            }
+            for (int i = 0; i < Q; i++) {
+                m[i] = -B[i * (P + 1) + P];
+                for (int j = 0; j < P; j++)
+                    m[i] -= B[i * (P + 1) + j] * lags[j];
+                mean += p[i] * m[i];
+                square += p[i] * (s2[i] + m[i] * m[i]);
+            }
+            for (int i = 0; i < Q; i++) {
+                double e = x[k] - m[i];
+                pit += p[i] * 0.5 * erfc(-e / sqrt(2 * s2[i]));
+                b[i] = -0.5 * (e * e / s2[i] + log(2 * M_PI * s2[i]));
+                if (b[i] > top)
+                    top = b[i];
+            }
+            for (int i = 0; i < Q; i++) {
+                alpha[i] = p[i] * exp(b[i] - top);
+                sum += alpha[i];
+            }
+            for (int i = 0; i < Q; i++)
+                alpha[i] /= sum;
+            out[2] = mean;
+            out[3] = (x[k] - mean) / sqrt(square - mean * mean);
+            out[4] = log(sum) + top;
+            out[5] = pit;
+        }
+        for (int i = 1; i < Q; i++)
+            if (alpha[i] > alpha[best])
+                best = i;
+        out[0] = best;
+        for (int j = P - 1; j > 0; j--)
+            lags[j] = lags[j - 1];
+        lags[0] = x[k];
+    }
+}
+
+void arphmm_6_7(long t, const double *x, const double *A, const double *pi, const double *B, const double *s2,
+                double *y) {
+    arphmm(6, 7, t, x, A, pi, B, s2, y);
+}

@@ -449,6 +449,7 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "pace": pace,
     "replay": replay,
     "states": lambda scale: list(importlib.import_module("rheobase.tools.bench_states").states(scale)),
+    "fleet": lambda scale: importlib.import_module("rheobase.tools.bench_fleet").fleet(scale),  # which imports this
 }
 
 
