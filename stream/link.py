@@ -42,6 +42,7 @@ import zmq
 
 from rheobase.stream import clock
 from rheobase.stream.block import DTYPES, Array, Block, Spec, StreamError
+from rheobase.stream.keys import Door, context_of
 
 HEADER = struct.Struct("<4sBBBBIIIIQd")
 MAGIC, VERSION = b"RHEO", 1
@@ -157,7 +158,8 @@ class Sender:
     """The sending end.
 
     Counts `sent` samples, `lost` ones (a block edge whose reader is gone), `missing` ones (that were not there to be
-    sent: the reader sees a gap that is not the edge's), and `waits` of a block edge.
+    sent: the reader sees a gap that is not the edge's), `waits` of a block edge, and `dropped` samples that an edge
+    that never waits let go here.
     Waits up to `wait` s for its reader, so that the spec is there before the first sample.
     """
 
@@ -171,12 +173,16 @@ class Sender:
         virtual: bool = False,
         give_up: Callable[[], bool] = lambda: False,
         wait: float = START,
+        door: Door | None = None,
     ) -> None:
         self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
-        self.sent = self.lost = self.missing = self.waits = self._next = 0
+        self.sent = self.lost = self.missing = self.waits = self.dropped = self._next = 0
         self._give_up = give_up
         self._late: deque[bytes] = deque(maxlen=keep or 1)
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket: zmq.Socket[bytes] = context_of(door).socket(zmq.PUSH)
+        self._socket.set(zmq.MAXMSGSIZE, 4096)  # handshakes are all that it hears
+        if door:
+            door.guard(self._socket, binds=True)
         # small marks let what is old be dropped here and not wait on the way
         self._socket.set(zmq.SNDHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
         if policy == "latest":
@@ -213,6 +219,9 @@ class Sender:
                         return False
                 socket.send(message)
             return True
+        if len(self._late) == self._late.maxlen:
+            _, _, kind, _, _, _, n, *_ = HEADER.unpack_from(self._late[0])
+            self.dropped += n if kind == SAMPLES else 0
         self._late.append(message)
         self.flush()
         return True
@@ -254,7 +263,7 @@ class Receiver:
     A gap opens a segment: what is behind the edge must not run on over missing samples.
     """
 
-    def __init__(self, address: str, policy: str = "block", keep: int = 0) -> None:
+    def __init__(self, address: str, policy: str = "block", keep: int = 0, door: Door | None = None) -> None:
         self.address, self.policy = address, policy
         self.spec: Spec | None = None
         self.virtual = self.ended = False
@@ -262,11 +271,13 @@ class Receiver:
         self._shift = self._expected = self._timeout = 0
         self._usual: tuple[Any, ...] = ()
         self._kept: deque[bytes] = deque(maxlen=keep or None)
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        self.socket: zmq.Socket[bytes] = context_of(door).socket(zmq.PULL)
         self.socket.set(zmq.RCVHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
         self.socket.set(zmq.MAXMSGSIZE, LARGEST)
         if policy == "latest":
             self.socket.set(zmq.CONFLATE, 1)
+        if door:
+            door.guard(self.socket, binds=False)
         self.socket.connect(address)
 
     def wait_spec(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> Spec:
