@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rheobase.devices._outlet import Outlet
 from rheobase.stream import clock
-from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.block import Block, Spec
 from rheobase.stream.keys import Door, check_address
 from rheobase.stream.link import Sender
-from rheobase.stream.node import Count, Sink
+from rheobase.stream.node import Count
 
 
-class ZmqOut(Sink):
+class ZmqOut(Outlet):
     """Publishes its input on a PUSH socket, in the frames that `rheobase.stream.link` describes.
 
     Whoever reads it (a PULL socket; ZeroMQ deals the frames out where several connect) never slows the graph: the
     oldest messages are dropped when nobody takes them. The spec is said anew every second for those who come late.
     An address that is not of this machine needs `keys` and `peers` (`rheo keys`); with them only these peers are let
-    in. `health` counts samples `untaken` by any reader and handshakes `refused`.
+    in. `health` counts samples `untaken` by any reader, handshakes
+    `refused`, and how often it went `safe`.
 
     Errors: a port in use; an address that is not of this machine without keys; a damaged key file.
     """
@@ -36,29 +38,27 @@ class ZmqOut(Sink):
     def check(self) -> None:
         check_address(self.address, self.keys, self.peers, "peers")
 
-    def start(self, *inputs: Spec) -> None:
-        if len(inputs) != 1:
-            raise StreamError(f"in: takes one input, got {len(inputs)}: give each its own address")
+    def open(self, x: Spec) -> None:
         self.check()
         self.door = Door(self.keys, self.peers) if self.keys else None
-        self.sender = Sender(self.address, inputs[0], "drop_oldest", self.keep, wait=0, door=self.door)
+        self.sender = Sender(self.address, x, "drop_oldest", self.keep, wait=0, door=self.door)
         self.said = clock.now()
 
     @property
     def health(self) -> dict[str, int]:
         if not hasattr(self, "sender"):
             return {}
-        return {"untaken": self.sender.dropped, "refused": self.door.refused if self.door else 0}
+        refused = self.door.refused if self.door else 0
+        return {"untaken": self.sender.dropped, "refused": refused, "safe": self.went_safe}
 
-    def take(self, i: int, x: Block) -> None:
+    def give(self, x: Block) -> None:
         if clock.now() - self.said > self.SAY:
             self.said = clock.now()
             self.sender.say_spec()
         self.sender.send(x)
 
-    def stop(self) -> None:
-        if hasattr(self, "sender"):
-            self.sender.end(patience=0.2)
-            self.sender.close(linger=0.2)
-            if self.door:
-                self.door.close()
+    def shut(self) -> None:
+        self.sender.end(patience=0.2)
+        self.sender.close(linger=0.2)
+        if self.door:
+            self.door.close()
