@@ -36,11 +36,13 @@ class Outlet(Sink):
 
     def __post_init__(self) -> None:
         self.last = -np.inf
-        self.went_safe = self._extra = self._shift = self._next = self._segment = 0
+        self.went_safe = self.withheld = self._extra = self._shift = self._next = self._segment = 0
         self._lock, self._closed, self._safe_now = threading.Lock(), threading.Event(), False
         self._thread: threading.Thread | None = None
         self._row: np.ndarray | None = None
         self._opened = False
+        self.patience = 0.2
+        """How long the last word waits for somebody to hear it, s."""
 
     def open(self, x: Spec) -> None:
         """Make the stream known."""
@@ -78,6 +80,17 @@ class Outlet(Sink):
             self.last = now()
             self.give(Block(x.data, x.times, x.seq + self._extra, x.segment + self._shift))
 
+    def withhold(self, i: int, x: Block) -> None:
+        """A block that came too late (`late: safe` of its process): what is safe goes out in its place."""
+        if self._row is None:
+            self.give(x)
+            return
+        with self._lock:
+            self._next = x.seq + len(x)
+            self.withheld += len(x)
+            if not self._safe_now:
+                self._give_safe()
+
     def stop(self) -> None:
         if not self._opened:
             return
@@ -91,6 +104,13 @@ class Outlet(Sink):
                 with self._lock:
                     self._give_safe()
         self.shut()
+
+    def stand_in(self, spec: Spec) -> Outlet:
+        """Another outlet in the place of this one, whose process has died: it says only what is safe."""
+        other = type(self)(**{k: getattr(self, k) for k in self.parameters()})
+        other.name, other.last, other.patience = self.name, now(), 2.0
+        other.start(spec)
+        return other
 
     def _safe_row(self, spec: Spec) -> np.ndarray | None:
         if self.safe is None:

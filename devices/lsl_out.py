@@ -26,7 +26,7 @@ class LslOut(Outlet):
 
     Each sample goes with its own time (times of a `now()` clock are LSL times). Channel names, unit and delay stand
     in the description. The source_id stays the same over restarts, so that receivers take the stream up again.
-    `health` counts how often it went `safe`.
+    `health` counts how often it went `safe`, and samples `withheld` because they came too late.
     """
 
     stream: str = ""
@@ -36,7 +36,7 @@ class LslOut(Outlet):
 
     @property
     def health(self) -> dict[str, int]:
-        return {"safe": self.went_safe}
+        return {"safe": self.went_safe, "withheld": self.withheld}
 
     def open(self, x: Spec) -> None:
         spec, name = x, self.stream or self.name

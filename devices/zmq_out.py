@@ -19,7 +19,7 @@ class ZmqOut(Outlet):
     oldest messages are dropped when nobody takes them. The spec is said anew every second for those who come late.
     An address that is not of this machine needs `keys` and `peers` (`rheo keys`); with them only these peers are let
     in. `health` counts samples `untaken` by any reader, handshakes
-    `refused`, and how often it went `safe`.
+    `refused`, how often it went `safe`, and samples `withheld` because they came too late.
 
     Errors: a port in use; an address that is not of this machine without keys; a damaged key file.
     """
@@ -49,7 +49,8 @@ class ZmqOut(Outlet):
         if not hasattr(self, "sender"):
             return {}
         refused = self.door.refused if self.door else 0
-        return {"untaken": self.sender.dropped, "refused": refused, "safe": self.went_safe}
+        own = {"untaken": self.sender.dropped, "refused": refused}
+        return own | {"safe": self.went_safe, "withheld": self.withheld}
 
     def give(self, x: Block) -> None:
         if clock.now() - self.said > self.SAY:
@@ -58,7 +59,10 @@ class ZmqOut(Outlet):
         self.sender.send(x)
 
     def shut(self) -> None:
-        self.sender.end(patience=0.2)
-        self.sender.close(linger=0.2)
+        if self.ends:
+            self.sender.end(self.patience)
+        else:
+            self.sender.flush(self.patience)
+        self.sender.close(linger=self.patience)
         if self.door:
             self.door.close()

@@ -27,6 +27,7 @@ import yaml
 
 from rheobase.stream.block import StreamError
 from rheobase.stream.node import Kernel, Node, Source, blame, load, nearest, type_name
+from rheobase.stream.options import processes
 
 MAIN = "main"
 """The process of nodes that name none."""
@@ -56,7 +57,7 @@ class Place:
 class Graph:
     """Named nodes and what each listens to.
 
-    options: the other top-level tables of the config (`eval`), untouched.
+    options: the other top-level tables of the config (`eval`, `processes`), untouched.
     """
 
     def __init__(self, name: str = "graph", origin: str = "") -> None:
@@ -225,7 +226,7 @@ def from_dict(config: Any, origin: str = "", only: str | None = None) -> Graph:
     """
     if not isinstance(config, dict) or not isinstance(config.get("nodes"), dict):
         raise StreamError("a config is a mapping with 'name' and 'nodes' (a mapping of name: {type: ...})")
-    known = ("name", "nodes", "eval")
+    known = ("name", "nodes", "eval", "processes")
     for key in config:
         if key not in known:
             raise StreamError(f"unknown key {key!r}{nearest(str(key), known)}")
@@ -259,6 +260,8 @@ def from_dict(config: Any, origin: str = "", only: str | None = None) -> Graph:
             graph.add(name, node, edges, process)
         else:  # what it listens to may live elsewhere; the whole was checked when it was read
             graph.places[name] = Place(node, edges, process)
+    if only is None:
+        processes(graph.options, graph.processes())
     return graph
 
 

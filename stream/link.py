@@ -43,6 +43,7 @@ import zmq
 from rheobase.stream import clock
 from rheobase.stream.block import DTYPES, Array, Block, Spec, StreamError
 from rheobase.stream.keys import Door, context_of
+from rheobase.stream.pulse import counts
 
 HEADER = struct.Struct("<4sBBBBIIIIQd")
 MAGIC, VERSION = b"RHEO", 1
@@ -154,6 +155,25 @@ def _texts(message: bytes, n: int, c: int) -> tuple[Any, Any]:
     return times, words.reshape(n, c)
 
 
+class Slot:
+    """One count of an end of an edge, kept where a parent may read it (`rheobase.stream.pulse`)."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def __get__(self, end: Any, _: Any) -> int:
+        return int(end.counts[self.k])
+
+    def __set__(self, end: Any, n: int) -> None:
+        end.counts[self.k] = n
+
+
+SENDER_WORDS = ("sent", "lost", "missing", "waits", "next", "left")
+RECEIVER_WORDS = ("received", "dropped", "gaps", "expected", "segment")
+SENT, LOST, MISSING, WAITS, NEXT, LEFT = range(6)
+RECEIVED, DROPPED, GAPS, EXPECTED, SEGMENT = range(5)
+
+
 class Sender:
     """The sending end.
 
@@ -162,6 +182,8 @@ class Sender:
     that never waits let go here.
     Waits up to `wait` s for its reader, so that the spec is there before the first sample.
     """
+
+    sent, lost, missing, waits, _next, dropped = map(Slot, range(6))
 
     def __init__(
         self,
@@ -174,9 +196,11 @@ class Sender:
         give_up: Callable[[], bool] = lambda: False,
         wait: float = START,
         door: Door | None = None,
+        kept: memoryview[int] | None = None,
+        name: str = "",
     ) -> None:
-        self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
-        self.sent = self.lost = self.missing = self.waits = self.dropped = self._next = 0
+        self.address, self.spec, self.policy, self.stream, self.virtual = name or address, spec, policy, stream, virtual
+        self.counts = counts() if kept is None else kept
         self._give_up = give_up
         self._late: deque[bytes] = deque(maxlen=keep or 1)
         self._socket: zmq.Socket[bytes] = context_of(door).socket(zmq.PUSH)
@@ -198,10 +222,13 @@ class Sender:
     def send(self, block: Block) -> None:
         """Send samples, by the edge's policy."""
         done = self._push(pack(block, self.spec.dtype, self.stream, self.virtual))
-        self.missing += max(0, block.seq - self._next)
-        self._next = block.seq + len(block)
-        self.sent += len(block)
-        self.lost += 0 if done else len(block)
+        n, count = len(block), self.counts
+        if block.seq > count[NEXT]:
+            count[MISSING] += block.seq - count[NEXT]
+        count[NEXT] = block.seq + n
+        count[SENT] += n
+        if not done:
+            count[LOST] += n
 
     def say_spec(self) -> None:
         """Say the spec again, for a reader who came late."""
@@ -261,30 +288,60 @@ class Receiver:
     """The receiving end. Counts `received` and `dropped` samples and `gaps` (times that some were missing).
 
     A gap opens a segment: what is behind the edge must not run on over missing samples.
+
+    name  what the edge is called in counts and messages (default: its address)
+    kept  the counts of a reader before, which this one goes on for
+    spec  its Spec, for a reader who comes after it was said
     """
 
-    def __init__(self, address: str, policy: str = "block", keep: int = 0, door: Door | None = None) -> None:
-        self.address, self.policy = address, policy
+    received, dropped, gaps, _expected, _segment = map(Slot, range(5))
+
+    def __init__(
+        self,
+        address: str,
+        policy: str = "block",
+        keep: int = 0,
+        door: Door | None = None,
+        kept: memoryview[int] | None = None,
+        spec: tuple[Spec, bool] | None = None,
+        name: str = "",
+    ) -> None:
+        self.address, self.policy = name or address, policy
         self.spec: Spec | None = None
         self.virtual = self.ended = False
-        self.received = self.dropped = self.gaps = 0
-        self._shift = self._expected = self._timeout = 0
+        self.counts = counts() if kept is None else kept
+        self._shift = 0
+        self._anew = bool(self.counts[RECEIVED])  # what the one before did with its last samples, nobody knows
         self._usual: tuple[Any, ...] = ()
         self._kept: deque[bytes] = deque(maxlen=keep or None)
-        self.socket: zmq.Socket[bytes] = context_of(door).socket(zmq.PULL)
-        self.socket.set(zmq.RCVHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
+        self._door, self._keep = door, keep
+        if spec:
+            self._begin(*spec)
+        self._connect(address)
+
+    def _connect(self, address: str) -> None:
+        self._timeout = 0
+        self.socket: zmq.Socket[bytes] = context_of(self._door).socket(zmq.PULL)
+        self.socket.set(zmq.RCVHWM, {"block": HIGH_WATER, "latest": 1}.get(self.policy, self._keep))
         self.socket.set(zmq.MAXMSGSIZE, LARGEST)
-        if policy == "latest":
+        if self.policy == "latest":
             self.socket.set(zmq.CONFLATE, 1)
-        if door:
-            door.guard(self.socket, binds=False)
+        if self._door:
+            self._door.guard(self.socket, binds=False)
         self.socket.connect(address)
+
+    def _begin(self, spec: Spec, virtual: bool) -> None:
+        self.spec, self.virtual = spec, virtual
+        if spec.dtype != "str" and not self._anew:
+            self._usual = (MAGIC, VERSION, SAMPLES, DTYPES.index(spec.dtype), spec.n)
 
     def wait_spec(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> Spec:
         """The stream's Spec, which comes before its samples.
 
         Raises StreamError when none came in `timeout` s.
         """
+        if self.spec is not None:
+            return self.spec
         for _ in range(max(1, int(timeout * 1000 / PATIENCE))):
             if give_up():
                 raise StreamError(f"stopped before anything came on {self.address}")
@@ -329,37 +386,54 @@ class Receiver:
         if len(message) > HEADER.size:
             # nearly every message is the next samples of a known stream, and takes the short way
             magic, version, kind, code, _, _, n, c, segment, seq, _ = HEADER.unpack_from(message)
-            usual = (magic, version, kind, code, c) == self._usual and seq == self._expected
+            count = self.counts
+            usual = (magic, version, kind, code, c) == self._usual and seq == count[EXPECTED]
             if usual and len(message) == HEADER.size + n * (8 + c * _KEPT[code].itemsize):
-                self._expected += n
-                self.received += n
+                segment += self._shift
+                count[EXPECTED] = seq + n
+                count[RECEIVED] += n
+                count[SEGMENT] = segment
                 times, data = _samples(message, code, n, c)
-                return Block(data, times, seq, segment + self._shift)
+                return Block(data, times, seq, segment)
         try:
             frame = unpack(message, self.spec)
         except StreamError as e:
             raise StreamError(f"edge {self.address}: {e}") from None
         if frame.kind == SPEC:
+            assert frame.spec
             if self.spec is None:
-                self.spec, self.virtual = frame.spec, frame.virtual
-                if self.spec and self.spec.dtype != "str":
-                    self._usual = (MAGIC, VERSION, SAMPLES, DTYPES.index(self.spec.dtype), self.spec.n)
+                self._begin(frame.spec, frame.virtual)
             elif self.spec != frame.spec:
                 raise StreamError(f"edge {self.address}: its stream became another one")
             return None
         missed = frame.seq - self._expected
-        if missed:
+        if missed or self._anew:
             self.dropped += max(0, missed)  # it goes back where the sender began anew
-            self.gaps += 1
-            self._shift += 1
+            self.gaps += bool(missed)
+            # a sender that began anew counts its segments anew, too
+            segment = frame.block.segment if frame.block else 0
+            self._shift = max(self._shift + 1, self._segment + 1 - segment)
             self._expected = frame.seq
+            if self._anew and self.spec:
+                self._anew = False
+                self._begin(self.spec, self.virtual)
         if frame.block is None:
             self.ended = True
             return None
         block = frame.block
         self._expected += len(block)
         self.received += len(block)
-        return block.replace(segment=block.segment + self._shift) if self._shift else block
+        self._segment = block.segment + self._shift
+        return block.replace(segment=self._segment) if self._shift else block
+
+    def move(self, address: str) -> None:
+        """Go on with a sender that began anew at another address, once all of the one before has been taken.
+
+        A new socket: where libzmq 4.3.5 connects an old one again, it may never read on.
+        """
+        self.socket.close(0)
+        self._anew, self._usual = True, ()
+        self._connect(address)
 
     def close(self) -> None:
         self.socket.close(0)

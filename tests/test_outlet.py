@@ -119,7 +119,7 @@ def test_an_lsl_outlet_goes_safe(tmp_path: Path) -> None:
     got = [inlet.pull_sample(10)[0]]
     while got[-1] != [7, 8] or [1, 1] not in got:
         got.append(inlet.pull_sample(10)[0])
-    assert node.health == {"safe": 1}
+    assert node.health["safe"] == 1
     node.stop()
 
 
