@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import pyxdf
 
-from rheobase.devices._tables import SALVAGE, Stream, Times
+from rheobase.devices._tables import SALVAGE, Stream, Times, unzipped
 from rheobase.stream.block import Array, Spec, StreamError, numbered
 
 EVENTS = "rheobase"
@@ -38,7 +38,7 @@ BYTES = {"double64": 8, "float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8"
 def xdf(path: Path, salvage: bool) -> dict[str, Stream]:
     try:
         if path.suffix in (".xdfz", ".gz"):
-            raw: bytes | mmap.mmap = gzip.decompress(path.read_bytes())
+            raw: bytes | mmap.mmap = unzipped(path)
         else:
             with open(path, "rb") as f:
                 raw = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.keys import Door, check_address
 from rheobase.stream.link import Receiver
@@ -17,8 +19,8 @@ class ZmqIn(Source):
 
     An address that is not of this machine needs `keys` and `server` (`rheo keys`).
 
-    Errors: no spec within `wait`; a damaged frame; channels or dtype that are not those of the spec; an address that
-    is not of this machine without keys; a damaged key file.
+    Errors: no spec within `wait`; a damaged frame, or times that are not finite; channels or dtype that are not those
+    of the spec; an address that is not of this machine without keys; a damaged key file.
     """
 
     address: str
@@ -47,7 +49,10 @@ class ZmqIn(Source):
 
     def blocks(self) -> Iterator[Block | None]:
         while not self.receiver.ended:
-            yield self.receiver.receive(0.1)
+            block = self.receiver.receive(0.1)
+            if block is not None and not np.isfinite(block.times).all():
+                raise StreamError(f"edge {self.address}: frame with times that are not finite")
+            yield block
 
     def stop(self) -> None:
         if hasattr(self, "receiver"):

@@ -29,6 +29,11 @@ from rheobase.stream.block import StreamError
 from rheobase.stream.node import Kernel, Node, Source, blame, load, nearest, type_name
 from rheobase.stream.options import processes
 
+LARGEST = 1 << 22
+"""Characters: a longer file is no config."""
+MOST = 1 << 20
+"""Values in a config, each alias written out."""
+
 MAIN = "main"
 """The process of nodes that name none."""
 
@@ -194,7 +199,8 @@ def read(path: str | Path) -> Graph:
     """A graph from a YAML file. Raises StreamError: the file, the node, the key, the nearest right word."""
     file = Path(path)
     try:
-        text = file.read_text()
+        with open(file, encoding="utf-8") as f:
+            text = f.read(LARGEST + 1)
     except OSError as e:
         near = nearest(file.name, [f.name for f in file.parent.glob("*.yaml")]) if not file.exists() else ""
         raise StreamError(f"{file}: {e.strerror}{near if 'did you mean' in near else ''}") from None
@@ -205,8 +211,11 @@ def read(path: str | Path) -> Graph:
 
 def parse(text: str, origin: str = "config") -> Graph:
     """A graph from YAML text. `origin` begins every error message."""
+    if len(text) > LARGEST:
+        raise StreamError(f"{origin}: longer than {LARGEST} characters: not a config")
     try:
         config = yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
+        _bounded(config, [0])
         return from_dict(config, origin)
     except yaml.MarkedYAMLError as e:
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
@@ -296,6 +305,16 @@ def _policy(given: Any) -> tuple[str, int]:
 
 def _values(node: Node) -> dict[str, Any]:
     return {k: msgspec.to_builtins(getattr(node, k)) for k in type(node).parameters()}
+
+
+def _bounded(value: Any, seen: list[int]) -> None:
+    """Aliases of aliases may stand for more than there is memory."""
+    seen[0] += 1
+    if seen[0] > MOST:
+        raise StreamError(f"written out, its aliases come to more than {MOST} values")
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _bounded(part, seen)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]

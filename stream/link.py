@@ -37,6 +37,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import zmq
 
@@ -52,6 +53,11 @@ HIGH_WATER = 1024
 """Messages that may wait on each side of a `block` edge."""
 LARGEST = 1 << 28
 """Bytes: a larger frame is refused before memory is taken for it."""
+LARGEST_SPEC = 1 << 24
+"""Bytes of a spec: a longer one is refused before it is read."""
+LAST = 1 << 62
+"""Samples: a stream has no more."""
+LAST_SEGMENT = 1 << 31
 START = 120.0
 """s: until every process must be ready (finding streams and the first compilation included)."""
 PATIENCE = 100
@@ -108,13 +114,17 @@ def unpack(message: bytes, spec: Spec | None = None) -> Frame:
     if magic != MAGIC or version != VERSION:
         raise StreamError(f"frame is not of this format (magic {magic!r}, version {version})")
     body = len(message) - HEADER.size
+    if seq > LAST - n or segment > LAST_SEGMENT:
+        raise StreamError(f"frame with a seq of {seq} and a segment of {segment}")
     if kind == END:
         return Frame(END, seq)
     if kind == SPEC:
+        if body > LARGEST_SPEC:
+            raise StreamError(f"frame with a spec of {body} bytes, more than {LARGEST_SPEC}")
         try:
-            said = json.loads(message[HEADER.size :])
-            return Frame(SPEC, 0, bool(flags & 1), spec=Spec(**said))
-        except (ValueError, TypeError) as e:
+            said = msgspec.json.decode(message[HEADER.size :], type=Spec)
+            return Frame(SPEC, 0, bool(flags & 1), spec=said)
+        except (StreamError, msgspec.MsgspecError, ValueError, RecursionError) as e:
             raise StreamError(f"frame with a damaged spec: {e}") from None
     if kind != SAMPLES or code >= len(DTYPES):
         raise StreamError(f"frame of unknown kind {kind} or dtype {code}")
@@ -408,7 +418,8 @@ class Receiver:
             return None
         missed = frame.seq - self._expected
         if missed or self._anew:
-            self.dropped += max(0, missed)  # it goes back where the sender began anew
+            # it goes back where the sender began anew; no count may run over, whatever a frame says
+            self.dropped = min(self.dropped + max(0, missed), LAST)
             self.gaps += bool(missed)
             # a sender that began anew counts its segments anew, too
             segment = frame.block.segment if frame.block else 0
@@ -424,6 +435,8 @@ class Receiver:
         self._expected += len(block)
         self.received += len(block)
         self._segment = block.segment + self._shift
+        if self._segment > LAST_SEGMENT:
+            raise StreamError(f"edge {self.address}: its segments go up and down: there are no numbers left")
         return block.replace(segment=self._segment) if self._shift else block
 
     def move(self, address: str) -> None:
