@@ -28,6 +28,7 @@ from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Sink, blame
 from rheobase.stream.options import Process
 from rheobase.stream.pulse import BEAT, Pulse
+from rheobase.stream.shared import RingReceiver, RingSender
 
 log = logging.getLogger("rheobase")
 
@@ -87,6 +88,8 @@ def counted(engine: Engine) -> dict[str, Any]:
         "missed": dict(engine.missed),
         "swapped": engine.swapped,
         "health": {k: h for k, p in engine.here.items() if (h := getattr(p.node, "health", None))},
+        "states": {k: s for k, n in engine.sources.items() if (s := getattr(n, "state", None))},
+        "notes": {k: s for k, p in engine.here.items() if (s := getattr(p.node, "note", None))},
         "sent": {
             s.address: {"sent": s.sent, "lost": s.lost, "missing": s.missing, "waits": s.waits}
             for senders in engine.senders.values()
@@ -219,34 +222,30 @@ def _engine(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> En
     engine: Engine
 
     def senders(name: str, spec: Spec, virtual: bool) -> Sequence[Sender]:
-        return [
-            Sender(
-                e["at"],
-                spec,
-                e["policy"],
-                e["keep"],
-                k,
-                virtual,
-                lambda a=e["address"]: a in engine.dead,  # type: ignore[misc]
-                kept=pulse.edge(k),
-                name=e["address"],
-            )
-            for k, e in enumerate(edges)
-            if e["source"] == name and e["from"] == label
-        ]
+        return [sender(k, e, spec, virtual) for k, e in enumerate(edges) if e["source"] == name and e["from"] == label]
+
+    def sender(k: int, e: dict[str, Any], spec: Spec, virtual: bool) -> Sender:
+        kept, name = pulse.edge(k), e["address"]
+
+        def gone() -> bool:
+            return name in engine.dead
+
+        if e["ring"]:
+            return RingSender(e["at"], e["bell"], spec, k, virtual, gone, kept, name)
+        return Sender(e["at"], spec, e["policy"], e["keep"], k, virtual, gone, kept=kept, name=name)
+
+    def receiver(k: int, e: dict[str, Any]) -> Receiver:
+        kept, spec, name = pulse.edge(k), known(e["source"]), e["address"]
+        if e["ring"]:
+            return RingReceiver(e["at"], e["bell"], kept, spec, name)
+        return Receiver(e["at"], e["policy"], e["keep"], kept=kept, spec=spec, name=name)
 
     def known(source: str) -> tuple[Spec, bool] | None:
         """What a process before this one knew of a stream: it is said once."""
         said = order["specs"].get(source)
         return (msgspec.convert(said[0], Spec), said[1]) if said else None
 
-    receivers = {
-        (e["target"], e["input"]): Receiver(
-            e["at"], e["policy"], e["keep"], kept=pulse.edge(k), spec=known(e["source"]), name=e["address"]
-        )
-        for k, e in enumerate(edges)
-        if e["to"] == label
-    }
+    receivers = {(e["target"], e["input"]): receiver(k, e) for k, e in enumerate(edges) if e["to"] == label}
     engine = Engine(
         from_dict(order["config"], only=label),
         label,

@@ -29,6 +29,7 @@ from rheobase.stream.link import START, Receiver, Sender
 from rheobase.stream.node import Kernel, Node, Sink, Source, blame, type_name
 from rheobase.stream.options import Process
 from rheobase.stream.pulse import SINCE, Pulse
+from rheobase.stream.shared import RingReceiver
 
 if TYPE_CHECKING:
     from rheobase.stream.swap import Swap, Swaps
@@ -466,6 +467,11 @@ class Engine:
             yield (name, block) if block is not None and len(block) else None
 
     def _from_links(self) -> Iterator[Item | None]:
+        if all(isinstance(r, RingReceiver) for r in self.receivers.values()):
+            return self._from_rings()
+        return self._from_sockets()
+
+    def _from_sockets(self) -> Iterator[Item | None]:
         open_ = {self._address(n, i, self.here[n].edges[i].source): r for (n, i), r in self.receivers.items()}
         poller = zmq.Poller()
         by_socket = {}
@@ -475,7 +481,7 @@ class Engine:
         while open_:
             for name in [n for n, r in open_.items() if r.address in self.moved] if self.moved else ():
                 receiver = open_[name]
-                if not receiver.waiting and not receiver.socket.poll(0):
+                if not receiver.pending():
                     poller.unregister(receiver.socket)
                     receiver.move(self.moved.pop(receiver.address))
                     poller.register(receiver.socket, zmq.POLLIN)
@@ -499,11 +505,35 @@ class Engine:
                         break
                     yield name, block
                     wait, idle = 0.0, False
-                if receiver.ended or (receiver.address in self.dead and not receiver.socket.poll(int(IDLE * 1000))):
+                if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
                     poller.unregister(receiver.socket)
                     del open_[name]
             if idle:
                 yield None
+
+    def _from_rings(self) -> Iterator[Item | None]:
+        """Edges in shared memory: all that lies there, then sleep on the one bell that their writers ring."""
+        open_ = [(self._address(n, i, self.here[n].edges[i].source), r) for (n, i), r in self.receivers.items()]
+        rings = [r for _, r in open_ if isinstance(r, RingReceiver)]
+        bell = rings[0].ring.bell
+        while open_:
+            seen, idle = bell.value(), True
+            for item in list(open_):
+                name, receiver = item
+                for _ in range(64):
+                    block = receiver.receive(0.0)
+                    if block is None:
+                        break
+                    yield name, block
+                    idle = False
+                if receiver.address in self.moved and not receiver.pending():
+                    receiver.move(self.moved.pop(receiver.address))
+                if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
+                    open_.remove(item)
+            if idle:
+                bell.wait(seen, IDLE)
+                if bell.value() == seen:
+                    yield None
 
     def _from_threads(self) -> Iterator[Item | None]:
         """Several inputs, some of which block: a thread for each source, and one for all edges."""

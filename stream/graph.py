@@ -43,11 +43,13 @@ class Edge:
     """What a node listens to, and what happens on the way when the two live in different processes.
 
     policy: "block", "latest" or "drop_oldest: n" (see link.py); keep is that n.
+    edge: "shm", "zmq", or "" for shared memory wherever it can be (`Children`).
     """
 
     source: str
     policy: str = "block"
     keep: int = 0
+    edge: str = ""
 
 
 @dataclass
@@ -171,7 +173,11 @@ class Graph:
         nodes = {}
         for name, place in self.places.items():
             entry: dict[str, Any] = {"type": type_name(type(place.node))}
-            edges = [{"from": e.source, "policy": e.policy + (f": {e.keep}" if e.keep else "")} for e in place.edges]
+            edges = [
+                {"from": e.source, "policy": e.policy + (f": {e.keep}" if e.keep else "")}
+                | ({"edge": e.edge} if e.edge else {})
+                for e in place.edges
+            ]
             if edges:
                 entry["in"] = edges
             if place.process != MAIN:
@@ -279,9 +285,9 @@ def _edges(name: str, given: Any, policy: str) -> list[Edge]:
     for e in given if isinstance(given, list) else [given]:
         if isinstance(e, str):
             edges.append(Edge(e, *_policy(policy)))
-        elif isinstance(e, dict) and isinstance(e.get("from"), str) and set(e) <= {"from", "policy"}:
+        elif isinstance(e, dict) and isinstance(e.get("from"), str) and set(e) <= {"from", "policy", "edge"}:
             try:
-                edges.append(Edge(e["from"], *_policy(e.get("policy", policy))))
+                edges.append(Edge(e["from"], *_policy(e.get("policy", policy)), _kind(e.get("edge", ""))))
             except StreamError as error:
                 raise StreamError(f"node {name!r}: in: {error}") from None
         else:
@@ -301,6 +307,12 @@ def _policy(given: Any) -> tuple[str, int]:
     if (word == "drop_oldest") != (n.isdigit() and int(n) > 0):
         raise StreamError(f"policy {given!r}: write block, latest, or drop_oldest: n (messages kept)")
     return word, int(n or 0)
+
+
+def _kind(given: Any) -> str:
+    if given not in ("", "shm", "zmq"):
+        raise StreamError(f"unknown edge {given!r}{nearest(str(given), ('shm', 'zmq'))}")
+    return str(given)
 
 
 def _values(node: Node) -> dict[str, Any]:

@@ -63,8 +63,8 @@ START = 120.0
 PATIENCE = 100
 """ms between two looks at whether a wait still makes sense."""
 
-_TIME = np.dtype("<f8")
-_KEPT = [np.dtype(d).newbyteorder("<") for d in DTYPES if d != "str"]
+TIME = np.dtype("<f8")
+KEPT = [np.dtype(d).newbyteorder("<") for d in DTYPES if d != "str"]
 
 
 class Frame(NamedTuple):
@@ -85,10 +85,10 @@ def pack(block: Block, dtype: str, stream: int = 0, virtual: bool = False) -> by
         words = [str(w).encode(errors="replace") for w in block.data.ravel()]
         values = b"".join(struct.pack("<I", len(w)) + w for w in words)
     else:
-        values = np.asarray(block.data, _KEPT[code]).tobytes()
+        values = np.asarray(block.data, KEPT[code]).tobytes()
     first = block.times[0] if n else 0.0
     head = HEADER.pack(MAGIC, VERSION, SAMPLES, code, virtual, stream, n, c, block.segment, block.seq, first)
-    return head + np.asarray(block.times, _TIME).tobytes() + values
+    return head + np.asarray(block.times, TIME).tobytes() + values
 
 
 def pack_spec(spec: Spec, stream: int = 0, virtual: bool = False) -> bytes:
@@ -134,7 +134,7 @@ def unpack(message: bytes, spec: Spec | None = None) -> Frame:
     if dtype == "str":
         times, data = _texts(message, n, c)
     else:
-        if body != n * (8 + c * _KEPT[code].itemsize):
+        if body != n * (8 + c * KEPT[code].itemsize):
             raise StreamError(f"frame of {body} bytes does not hold {n} x {c} samples of {dtype}")
         times, data = _samples(message, code, n, c)
     return Frame(SAMPLES, seq, bool(flags & 1), Block(data, times, seq, segment))
@@ -142,8 +142,8 @@ def unpack(message: bytes, spec: Spec | None = None) -> Frame:
 
 def _samples(message: bytes, code: int, n: int, c: int) -> tuple[Array, Array]:
     # np.frombuffer takes twice as long
-    times = np.ndarray((n,), _TIME, message, HEADER.size)
-    return times, np.ndarray((n, c), _KEPT[code], message, HEADER.size + 8 * n)
+    times = np.ndarray((n,), TIME, message, HEADER.size)
+    return times, np.ndarray((n, c), KEPT[code], message, HEADER.size + 8 * n)
 
 
 def _texts(message: bytes, n: int, c: int) -> tuple[Any, Any]:
@@ -387,6 +387,10 @@ class Receiver:
         except zmq.Again:
             return None
 
+    def pending(self, ms: int = 0) -> bool:
+        """Whether a message is there, or comes within so many ms."""
+        return bool(self._kept) or bool(self.socket.poll(ms))
+
     @property
     def waiting(self) -> bool:
         """Whether messages were taken from the socket and not yet given."""
@@ -398,7 +402,7 @@ class Receiver:
             magic, version, kind, code, _, _, n, c, segment, seq, _ = HEADER.unpack_from(message)
             count = self.counts
             usual = (magic, version, kind, code, c) == self._usual and seq == count[EXPECTED]
-            if usual and len(message) == HEADER.size + n * (8 + c * _KEPT[code].itemsize):
+            if usual and len(message) == HEADER.size + n * (8 + c * KEPT[code].itemsize):
                 segment += self._shift
                 count[EXPECTED] = seq + n
                 count[RECEIVED] += n

@@ -35,6 +35,7 @@ from rheobase.stream.node import Sink
 from rheobase.stream.options import Process, processes
 from rheobase.stream.pulse import BEAT, SINCE, Pulse
 from rheobase.stream.report import Report, Status
+from rheobase.stream.ring import able
 
 log = logging.getLogger("rheobase")
 
@@ -82,6 +83,10 @@ class Children:
         self.home = Path(tempfile.mkdtemp(prefix="rheo-"))
         self.edges = far_edges(graph, f"ipc://{self.home}/")
         self.report.edges = self.edges
+        self.memory: list[int] = []
+        self.bells = {label: self._memory() for label in graph.processes()}
+        for e in self.edges:
+            self._place(e, 0)
         self.selector = selectors.DefaultSelector()
         options = processes(graph.options, graph.processes())
         self.children = {
@@ -112,11 +117,25 @@ class Children:
                     child.control.close()
                 self._stand_down(child)
             self.selector.close()
+            for file in self.memory:
+                os.close(file)
             shutil.rmtree(self.home, ignore_errors=True)
         if self.failures:
             raise StreamError("; ".join(self.failures))
 
     # --- starting
+
+    def _memory(self) -> str:
+        """Memory for processes to share. It has no name, so that nothing of it is left whatever happens."""
+        if not able():
+            return ""
+        self.memory.append(os.memfd_create("rheo"))
+        return f"/proc/{os.getpid()}/fd/{self.memory[-1]}"
+
+    def _place(self, e: dict[str, Any], attempt: int) -> None:
+        """Where the two ends of an edge meet."""
+        e["bell"] = self.bells[e["to"]]
+        e["at"] = f"shm://{self._memory()}" if e["ring"] else f"{e['address']}.{attempt}"
 
     def _spawn(self, child: Child) -> None:
         ours, theirs = socket.socketpair()
@@ -343,7 +362,7 @@ class Children:
         self._stand_down(child, ends=False)
         for e in self.edges:
             if e["from"] == child.label:
-                e["at"] = f"{e['address']}.{child.attempt}"
+                self._place(e, child.attempt)
                 self._tell(e["to"], {"moved": {e["address"]: e["at"]}})
         self._spawn(child)
 
@@ -402,7 +421,11 @@ class Children:
 
 
 def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
-    """Every edge between two processes."""
+    """Every edge between two processes.
+
+    A process reads all its edges from shared memory, where it can and none of them drops or asks for `edge: zmq`; else
+    all by ZeroMQ, for it can wait for one kind only.
+    """
     found: list[dict[str, Any]] = []
     for name, place in graph.places.items():
         for i, edge in enumerate(place.edges):
@@ -411,7 +434,6 @@ def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
                 found.append(
                     {
                         "address": f"{prefix}{len(found)}",
-                        "at": f"{prefix}{len(found)}",
                         "source": edge.source,
                         "target": name,
                         "input": i,
@@ -419,6 +441,13 @@ def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
                         "to": place.process,
                         "policy": edge.policy,
                         "keep": edge.keep,
+                        "edge": edge.edge,
                     }
                 )
+    sockets = {e["to"] for e in found if e["policy"] != "block" or e["edge"] == "zmq"}
+    for e in found:
+        if e["to"] in sockets and e["edge"] == "shm":
+            why = "its policy drops" if e["policy"] != "block" else "another edge to that process cannot be one"
+            raise StreamError(f"node {e['target']!r}: in: edge: shm cannot be: {why}")
+        e["ring"] = able() and e["to"] not in sockets
     return found

@@ -127,6 +127,8 @@ class Report:
             "ages_s": self.ages,
             "losses": self.losses(),
             "health": self.health,
+            "states": self._merged("states"),
+            "notes": self._merged("notes"),
             "restarts": self.restarts,
             "hangs": self.hung,
             "stalls": self.all_stalls,
@@ -164,6 +166,8 @@ class Report:
             told = ", ".join(f"{k} {v}" for k, v in said.items() if v)
             if told:
                 console.print(f"{name}: {told}", highlight=False)
+        for name, note in self._merged("notes").items():
+            console.print(f"{name}: {note}", highlight=False, soft_wrap=True)
         for r in self.restarts:
             console.print(f"started again: {r['why']}", highlight=False, soft_wrap=True)
         for text in self.hung:
