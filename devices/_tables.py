@@ -19,6 +19,8 @@ from rheobase.stream.block import Array, Spec, StreamError, numbered
 from rheobase.stream.node import nearest
 
 Times = NDArray[np.float64]
+LARGEST = 1 << 32
+"""Bytes that a packed file may unpack to."""
 SALVAGE = " (`salvage: true` takes them)"
 
 
@@ -40,6 +42,15 @@ class Stream:
 
 WIDER = {"b1": "int8", "u1": "int16", "u2": "int32", "u4": "int64", "f2": "float32", "f16": "float64"}
 """Where samples go whose type no edge carries."""
+
+
+def unzipped(path: Path) -> bytes:
+    """What a gzip file holds. Raises ValueError where that is more than `LARGEST` bytes: a small file may say so."""
+    with gzip.open(path) as f:
+        raw = f.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise ValueError(f"it holds more than {LARGEST >> 20} MiB: unpack it first")
+    return raw
 
 
 def _array(path: Path, name: str, x: Array) -> Stream:
@@ -101,16 +112,30 @@ def npz(path: Path, salvage: bool) -> dict[str, Stream]:
         with f:
             for name in f.files:
                 try:
+                    _bound(f, name)
                     found[name] = f[name]
-                except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as e:
+                except Exception as e:  # noqa: BLE001 what a damaged member makes zipfile raise has no end
                     damaged[name] = str(e)
-    except (ValueError, EOFError, zipfile.BadZipFile) as e:
+    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as e:
         raise StreamError(f"file: {path}: damaged, nothing in it is readable: {e}") from None
     if damaged and not salvage:
         name, why = next(iter(damaged.items()))
         whole = ", ".join(f"{len(x)} samples of {k!r}" for k, x in found.items() if x.ndim) or "nothing"
         raise StreamError(f"file: {path}: {name!r} is damaged ({why}); whole: {whole}{SALVAGE}")
     return _several(path, found)
+
+
+def _bound(f: np.lib.npyio.NpzFile, name: str) -> None:
+    """An array must be as large as its member of the file, before memory is taken for it."""
+    assert f.zip is not None
+    member = f.zip.NameToInfo.get(f"{name}.npy") or f.zip.getinfo(name)
+    with f.zip.open(member) as file:
+        major, _ = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        size = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and not 0 <= size <= min(LARGEST, member.file_size - file.tell()):
+            raise ValueError(f"an array of {size} bytes in {member.file_size}")
 
 
 def mat(path: Path, salvage: bool) -> dict[str, Stream]:
@@ -151,8 +176,12 @@ def table(path: Path, salvage: bool) -> dict[str, Stream]:
     lines, fault = [], ""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
+            size = 0
             for line in f:
-                lines.append(line)  # noqa: PERF402 - what was read before an error is wanted
+                size += len(line)
+                if size > LARGEST:
+                    raise EOFError(f"more than {LARGEST >> 20} MiB")
+                lines.append(line)
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         fault = f"damaged: {e}"
     try:

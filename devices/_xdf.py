@@ -24,7 +24,8 @@ import msgspec
 import numpy as np
 import pyxdf
 
-from rheobase.devices._tables import SALVAGE, Stream, Times
+from rheobase.devices._check import CHECK, Check, first_damage
+from rheobase.devices._tables import SALVAGE, Stream, Times, unzipped
 from rheobase.stream.block import Array, Spec, StreamError, numbered
 
 EVENTS = "rheobase"
@@ -38,7 +39,7 @@ BYTES = {"double64": 8, "float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8"
 def xdf(path: Path, salvage: bool) -> dict[str, Stream]:
     try:
         if path.suffix in (".xdfz", ".gz"):
-            raw: bytes | mmap.mmap = gzip.decompress(path.read_bytes())
+            raw: bytes | mmap.mmap = unzipped(path)
         else:
             with open(path, "rb") as f:
                 raw = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
@@ -47,6 +48,8 @@ def xdf(path: Path, salvage: bool) -> dict[str, Stream]:
     if raw[:4] != b"XDF:":
         raise StreamError(f"file: {path}: not an XDF file")
     x = Chunks(raw)
+    if (start := first_damage(path, raw, x.checks)) >= 0:
+        x.cut(start, f"damaged behind byte {start} of {len(raw)}: its checksum is another (`rheo repair` goes on)")
     if not x.heads:
         raise StreamError(f"file: {path}: {x.fault or 'no stream in it'}")
     ours = all(h.find("desc/rheobase/spec") is not None for h in x.heads.values())
@@ -66,6 +69,7 @@ class Chunks:
 
     heads    stream id -> its StreamHeader
     samples  stream id -> (number of samples, where their bytes start, where they end) of each Samples chunk
+    checks   checksums
     end      where the last whole chunk ends
     fault    what is wrong there, if the file goes on
     """
@@ -75,6 +79,7 @@ class Chunks:
         self.heads: dict[int, ElementTree.Element] = {}
         self.samples: dict[int, list[tuple[int, int, int]]] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
+        self.checks: list[Check] = []
         self.end, self.fault = 4, ""
         while self.end < len(raw):
             try:
@@ -86,11 +91,18 @@ class Chunks:
                 self.fault = f"damaged at byte {self.end} of {len(raw)}: {e}"
                 return
 
+    def cut(self, at: int, fault: str) -> None:
+        """Take nothing from byte `at` on."""
+        self.end, self.fault = at, fault
+        for key, chunks in self.samples.items():
+            self.samples[key] = [c for c in chunks if c[2] <= at]
+
     def _chunk(self, at: int) -> int:
+        start = at
         length, at = self.size(at)
         end = at + length
         (tag,) = struct.unpack_from("<H", self.raw, at)
-        if not 1 <= tag <= 6 or length < (6 if tag in (HEADER, SAMPLES, OFFSET, FOOTER) else 2):
+        if not (1 <= tag <= 6 or tag == CHECK) or length < (6 if tag in (HEADER, SAMPLES, OFFSET, FOOTER) else 2):
             raise ValueError(f"no chunk has tag {tag} and length {length}")
         if end > len(self.raw):
             raise IndexError
@@ -103,6 +115,8 @@ class Chunks:
             self.heads[key], self.samples[key] = head, []
             # a string takes 2 bytes at least, and as many as there are at most
             self.sizes[key] = c * (BYTES[kind] or 2), c * BYTES[kind] or len(self.raw)
+        elif tag == CHECK:
+            self.checks.append(Check.unpack(self.raw, start, at + 2, end))
         elif tag == SAMPLES:
             (key,) = struct.unpack_from("<I", self.raw, at + 2)
             if key not in self.heads:
@@ -115,12 +129,17 @@ class Chunks:
         return end
 
     def size(self, at: int) -> tuple[int, int]:
-        """A length in 1, 4 or 8 bytes -> the length, and where the bytes after it start."""
-        width = self.raw[at]
-        if width not in (1, 4, 8):
-            raise ValueError(f"a length of {width} bytes")
-        (n,) = struct.unpack_from({1: "<B", 4: "<I", 8: "<Q"}[width], self.raw, at + 1)
-        return n, at + 1 + width
+        """A length, and where the bytes after it start."""
+        return length(self.raw, at)
+
+
+def length(raw: bytes | mmap.mmap, at: int) -> tuple[int, int]:
+    """A length in 1, 4 or 8 bytes -> the length, and where the bytes after it start. Raises ValueError, IndexError."""
+    width = raw[at]
+    if width not in (1, 4, 8):
+        raise ValueError(f"a length of {width} bytes")
+    (n,) = struct.unpack_from({1: "<B", 4: "<I", 8: "<Q"}[width], raw, at + 1)
+    return n, at + 1 + width
 
 
 def _own(x: Chunks) -> dict[str, Stream]:

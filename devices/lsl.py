@@ -21,6 +21,7 @@ from pylsl.util import LostError
 from pylsl.util import TimeoutError as NoAnswer
 
 from rheobase.devices._offset import Offset
+from rheobase.devices._stamps import Stamps
 from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
 from rheobase.stream.clock import now
 from rheobase.stream.node import NotNegative, Positive, Source, nearest
@@ -32,6 +33,8 @@ IDLE = 0.1
 """s: the longest wait for a sample before the loop looks about."""
 QUIET = 1.0
 """s without a sample after which we look whether the stream is still there."""
+STALE = 0.5
+"""s without a sample after which a regular stream is stale, and not yet lost."""
 CHECK = 0.5
 """s between two looks at what liblsl says about the sender's clock."""
 DTYPES = {"double64": "float64", "string": "str"}
@@ -42,7 +45,9 @@ class Lsl(Source):
     """An LSL inlet.
 
     Samples that arrive are never thrown away; where the outlet restarts (same properties), the stream goes on in a
-    new segment. `health` counts how often it was lost, segments, and samples with a value that is not finite.
+    new segment. `health` counts how often it was lost, segments, and samples with a value that is not finite. `state`
+    is connecting, live, stale or lost, each change in the log; `note` says where its stamps are not when samples were
+    taken.
 
     Raises StreamError when no such stream is found (it names those that are there), when the stream is not what
     `channels` and `rate` expect, when it comes back with other channels, rate or type, and when it stays away for
@@ -76,6 +81,7 @@ class Lsl(Source):
         self.stop()
         self.words = " and ".join(f"{k} {v!r}" for k, v in self.stream.items())
         self.health = {"lost": 0, "segments": 0, "nonfinite": 0}
+        self.state, self.note = "connecting", ""
         self._open(self._find())
         try:
             self.spec = _spec(self.inlet.info(self.wait))
@@ -93,11 +99,12 @@ class Lsl(Source):
     def blocks(self) -> Iterator[Block | None]:
         seq, last = 0, -np.inf
         most = max(1024, int(self.spec.rate * IDLE))
-        self.heard = now()
+        self.heard, self.stamped = now(), Stamps(self.spec.rate)
         while not self.ended.is_set():
             data, stamps = self._pull(most)
             if not (len(stamps) and self.uid):
                 self._look()
+            self._change(len(stamps))
             if not len(stamps):
                 yield None
                 continue
@@ -115,6 +122,11 @@ class Lsl(Source):
             if data.dtype.kind == "f" and not (finite := np.isfinite(data)).all():
                 self.health["nonfinite"] += int((~finite.all(axis=1)).sum())
             cuts = self._gaps(times, last)
+            if (fresh or cuts) and not self.stamped.done:
+                self.stamped = Stamps(self.spec.rate)
+            if said := self.stamped.look(times, self.heard):
+                self.note = said
+                log.warning("%s: LSL stream with %s: %s", self.name, self.words, said)
             if fresh and not cuts:
                 cuts = [0]
             last = times[-1]
@@ -122,6 +134,16 @@ class Lsl(Source):
                 self.health["segments"] += a in cuts
                 yield Block(data[a:b], times[a:b], seq, self.health["segments"] - 1)
                 seq += b - a
+
+    def _change(self, n: int) -> None:
+        """The state, after n samples have come."""
+        due = max(STALE, 3 / self.spec.rate) if self.spec.rate else np.inf
+        state = "live" if n else "lost" if self.gone or self.broken else self.state
+        if state == "live" and not n and now() - self.heard > due:
+            state = "stale"
+        if state == "stale" != self.state:
+            log.warning("%s: LSL stream with %s is stale", self.name, self.words)
+        self.state = state
 
     def _gaps(self, times: NDArray[np.float64], last: float) -> list[int]:
         """Where a new segment starts because of the times alone."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pylsl
 
-from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.devices._outlet import Outlet
+from rheobase.stream.block import Block, Spec
 from rheobase.stream.clock import now
-from rheobase.stream.node import Sink
 
 FORMATS = {"float64": "double64", "str": "string"}
 """LSL's word for a dtype, where it differs."""
@@ -22,12 +22,13 @@ LINGER = 0.1
 """s between the last sample and the end of the outlet: liblsl drops what it has not sent, and has no way to wait."""
 
 
-class LslOut(Sink):
+class LslOut(Outlet):
     """One input as an LSL outlet, from `start` on, so that others find it before the first sample.
 
     Each sample goes with its own time (times of a `now()` clock are LSL times), or all are moved by the same (`now`).
     Channel names, unit and delay stand in the description. The source_id stays the same over restarts, so that
-    receivers take the stream up again.
+    receivers take the stream up again. `health` counts how often it went `safe`, and samples `withheld` because they
+    came too late.
     """
 
     stream: str = ""
@@ -38,10 +39,12 @@ class LslOut(Sink):
     """Put all times so much later that the first sample leaves now: a recording, played (at speed 1) to those who
     expect a live stream."""
 
-    def start(self, *inputs: Spec) -> None:
-        if len(inputs) != 1:
-            raise StreamError(f"in: one input goes to one LSL stream, got {len(inputs)}; use a node for each")
-        spec, name = inputs[0], self.stream or self.name
+    @property
+    def health(self) -> dict[str, int]:
+        return {"safe": self.went_safe, "withheld": self.withheld}
+
+    def open(self, x: Spec) -> None:
+        spec, name = x, self.stream or self.name
         kind = self.kind or ("Markers" if spec.dtype == "str" else "Signal")
         form = FORMATS.get(spec.dtype, spec.dtype)
         source = f"rheobase:{platform.node()}:{name}"
@@ -58,13 +61,15 @@ class LslOut(Sink):
     def take(self, i: int, x: Block) -> None:
         if math.isnan(self.later):
             self.later = now() - float(x.times[-1])
-        times = x.times + self.later if self.now else x.times
+        super().take(i, x.replace(times=x.times + self.later) if self.now else x)
+
+    def give(self, x: Block) -> None:
         # LSL reads a time of 0 as "now" and of -1 as "one interval after the last"
-        times = np.where((times == 0) | (times == -1), np.nextafter(times, math.inf), times)
+        times = np.where((x.times == 0) | (x.times == -1), np.nextafter(x.times, math.inf), x.times)
         data = [[str(v) for v in row] for row in x.data] if self.spec.dtype == "str" else x.data
         self.outlet.push_chunk(data, times)
 
-    def stop(self) -> None:
+    def shut(self) -> None:
         outlet = getattr(self, "outlet", None)
         if outlet and outlet.have_consumers():
             time.sleep(LINGER)

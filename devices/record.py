@@ -6,7 +6,9 @@ what it asks, and so that a replay gives the same bits back:
 - every sample carries its own 8-byte time, none is deduced from the rate;
 - each StreamHeader holds the stream's Spec as JSON in desc/rheobase/spec;
 - a string stream "rheobase" holds one JSON event where a segment starts or samples are missing:
-  {"stream": name, "index": samples of it recorded before, "seq": ..., "segment": ...}, at the time of the sample.
+  {"stream": name, "index": samples of it recorded before, "seq": ..., "segment": ...}, at the time of the sample;
+- behind all that is written at once lies a chunk of a tag that other readers skip, with its CRC-32 and how far each
+  stream has come: `rheo replay` sees a changed bit, `rheo repair` takes what is whole before and behind damage.
 
 Times are LSL times already, hence the ClockOffsets are 0, and desc/synchronization/can_drop_samples keeps readers
 from drawing a line through them.
@@ -21,6 +23,7 @@ import os
 import platform
 import struct
 import threading
+import zlib
 from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
@@ -30,6 +33,7 @@ from xml.etree import ElementTree
 import msgspec
 import numpy as np
 
+from rheobase.devices._check import CHECK, Check
 from rheobase.devices._xdf import EVENTS, FILE, FOOTER, HEADER, MARK, OFFSET, SAMPLES, row_type
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.clock import now
@@ -52,7 +56,8 @@ class Record(Sink):
     """Writes every block of every input to one XDF file: times, samples, sequence and segments to the bit.
 
     The file appears with the first block (or at the end, if none came). It is written in whole chunks only, so that
-    it can be read up to the last flush after a crash; `rheo replay` and pyxdf read it without its footers.
+    it can be read up to the last flush after a crash; `rheo replay` and pyxdf read it without its footers. A process
+    that is started again records to a file of its own: recording.1.xdf, and so on.
 
     Raises StreamError when the file exists already, and when the disk is full (saying how much is safe).
     """
@@ -64,6 +69,8 @@ class Record(Sink):
 
     def start(self, *inputs: Spec) -> None:
         self.path = (self.folder or Path()) / self.file
+        if self.attempt:  # what the process before this one wrote stays as it is
+            self.path = self.path.with_stem(f"{self.path.stem}.{self.attempt}")
         names = [*self.inputs, EVENTS]
         for name in names:
             if names.count(name) > 1:
@@ -143,7 +150,12 @@ class Record(Sink):
         head = b"XDF:" + _chunk(FILE, _xml(text))
         for k, (name, spec) in enumerate(zip((*self.inputs, EVENTS), self.specs, strict=True)):
             head += _chunk(HEADER, _id(k), _header(name, spec))
-        self._append(head)
+        self._append(self._checked(head))
+
+    def _checked(self, data: bytes) -> bytes:
+        """With its checksum, and how far each stream has come, behind it."""
+        totals = tuple((n, *last) for n, last in zip(self.taken, self.next, strict=True))
+        return data + _chunk(CHECK, Check(0, len(data), zlib.crc32(data), totals).pack())
 
     def _add(self, i: int, data: Any, times: Any) -> None:
         spec = self.specs[i]
@@ -177,7 +189,7 @@ class Record(Sink):
                 parts.append(_chunk(SAMPLES, _id(k), _size(self.taken[k] - self.safe[k]), self.waiting[k]))
         if last:
             parts += [_chunk(FOOTER, _id(k), self._footer(k)) for k in range(len(self.specs))]
-        if self._append(b"".join(parts)):
+        if self._append(self._checked(b"".join(parts))):
             self.safe = list(self.taken)
             for w in self.waiting:
                 w.clear()

@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
+from rheobase.devices._outlet import Outlet
 from rheobase.stream import clock
-from rheobase.stream.block import Block, Spec, StreamError
+from rheobase.stream.block import Block, Spec
+from rheobase.stream.keys import Door, check_address
 from rheobase.stream.link import Sender
-from rheobase.stream.node import Count, Sink
-
-LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(?P<port>\d+)|ipc://.+")
+from rheobase.stream.node import Count
 
 
-def local(address: str) -> str:
-    """The address, where it stays on this machine. Raises StreamError else: other addresses need keys."""
-    found = LOCAL.fullmatch(address)
-    if not found or int(found["port"] or 1) not in range(1, 1 << 16):  # ZeroMQ takes larger ones, modulo 2^16
-        raise StreamError(f"address: {address!r} is not tcp://127.0.0.1:PORT or ipc://PATH (others would need keys)")
-    return address
-
-
-class ZmqOut(Sink):
+class ZmqOut(Outlet):
     """Publishes its input on a PUSH socket, in the frames that `rheobase.stream.link` describes.
 
     Whoever reads it (a PULL socket; ZeroMQ deals the frames out where several connect) never slows the graph: the
     oldest messages are dropped when nobody takes them. The spec is said anew every second for those who come late.
+    An address that is not of this machine needs `keys` and `peers` (`rheo keys`); with them only these peers are let
+    in. `health` counts samples `untaken` by any reader, handshakes
+    `refused`, how often it went `safe`, and samples `withheld` because they came too late.
 
-    Errors: a port in use; an address that is not of this machine.
+    Errors: a port in use; an address that is not of this machine without keys; a damaged key file.
     """
 
     SAY: ClassVar[float] = 1.0
 
     address: str
-    """Where to listen: tcp://127.0.0.1:5557 or ipc://PATH."""
+    """Where to listen: tcp://127.0.0.1:5557, ipc://PATH, or with keys tcp://HOST:PORT (* for every address)."""
     keep: Count = 1024
     """Messages kept for a reader that is slow."""
+    keys: str = ""
+    """File with our own keys, NAME.key_secret."""
+    peers: tuple[str, ...] = ()
+    """Files with the keys of those who may connect, NAME.key."""
 
     def check(self) -> None:
-        local(self.address)
+        check_address(self.address, self.keys, self.peers, "peers")
 
-    def start(self, *inputs: Spec) -> None:
-        if len(inputs) != 1:
-            raise StreamError(f"in: takes one input, got {len(inputs)}: give each its own address")
+    def open(self, x: Spec) -> None:
         self.check()
-        self.sender = Sender(self.address, inputs[0], "drop_oldest", self.keep, wait=0)
+        self.door = Door(self.keys, self.peers) if self.keys else None
+        self.sender = Sender(self.address, x, "drop_oldest", self.keep, wait=0, door=self.door)
         self.said = clock.now()
 
-    def take(self, i: int, x: Block) -> None:
+    @property
+    def health(self) -> dict[str, int]:
+        if not hasattr(self, "sender"):
+            return {}
+        refused = self.door.refused if self.door else 0
+        own = {"untaken": self.sender.dropped, "refused": refused}
+        return own | {"safe": self.went_safe, "withheld": self.withheld}
+
+    def give(self, x: Block) -> None:
         if clock.now() - self.said > self.SAY:
             self.said = clock.now()
             self.sender.say_spec()
         self.sender.send(x)
 
-    def stop(self) -> None:
-        if hasattr(self, "sender"):
-            self.sender.end(patience=0.2)
-            self.sender.close(linger=0.2)
+    def shut(self) -> None:
+        if self.ends:
+            self.sender.end(self.patience)
+        else:
+            self.sender.flush(self.patience)
+        self.sender.close(linger=self.patience)
+        if self.door:
+            self.door.close()

@@ -216,6 +216,21 @@ def _data(given: argparse.Namespace) -> int:
     return 0
 
 
+def _repair(given: argparse.Namespace) -> int:
+    from rheobase.tools.repair import repair
+
+    return repair(Path(given.file), Path(given.to) if given.to else None, OUT)
+
+
+def _keys(given: argparse.Namespace) -> int:
+    from rheobase.stream.keys import write_keys
+
+    public, secret = write_keys(given.name, Path(given.folder))
+    OUT.print(f"wrote {public}: give it to the other side", highlight=False, soft_wrap=True)
+    OUT.print(f"wrote {secret}: keep it", highlight=False, soft_wrap=True)
+    return 0
+
+
 def _new(given: argparse.Namespace) -> int:
     from rheobase.tools.new import new_node
 
@@ -319,6 +334,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about a minute for all)")
     sub = command("data", _data, "list the recorded data sets, or find (and fetch) some")
     sub.add_argument("names", metavar="NAME", nargs="*", help="for instance flint2012_run1/x.csv")
+    sub = command("repair", _repair, "take what is whole of a recording that was cut short or damaged")
+    sub.add_argument("file", metavar="FILE", help="an XDF file; it is not changed")
+    sub.add_argument("--to", metavar="FILE", help="where it goes (default: NAME-repaired.xdf)")
+    sub = command(
+        "keys", _keys, "make a pair of keys, which ZeroMQ sockets beyond this machine need", "A key is never replaced."
+    )
+    sub.add_argument("name", metavar="NAME", help="writes NAME.key, to give away, and NAME.key_secret, to keep")
+    sub.add_argument("--folder", default=".", metavar="DIR", help="where to (default: here)")
     sub = command("new", _new, "write the file and the test of a new node")
     sub.add_argument("what", choices=["node"])
     sub.add_argument("name", metavar="NAME")

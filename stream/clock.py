@@ -7,11 +7,17 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
+import os
 import sys
+import threading
 import time
+from collections.abc import Collection
 
 import numpy as np
+
+log = logging.getLogger("rheobase")
 
 now = time.monotonic
 """Seconds of the LSL clock."""
@@ -24,6 +30,28 @@ def fine_timer() -> None:
     """Let this thread's sleeps end on time: timer slack 1 ns instead of 50 us (Linux; nothing elsewhere)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)  # PR_SET_TIMERSLACK
+
+
+def real_time(cpu: Collection[int], priority: int) -> None:
+    """Bind this thread, and those it will make, to some cores, and let it go before all others (SCHED_FIFO).
+
+    What the system does not allow is logged, and the run goes on without.
+    """
+    if cpu:
+        try:
+            os.sched_setaffinity(0, cpu)
+        except (OSError, AttributeError) as e:
+            log.warning("cpu: %s: not bound to %s (%s)", threading.current_thread().name, list(cpu), _why(e))
+    if priority:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        except (OSError, AttributeError) as e:
+            why = f"{_why(e)}: needs CAP_SYS_NICE or `ulimit -r {priority}`"
+            log.warning("priority: %s: stays on the usual scheduler (%s)", threading.current_thread().name, why)
+
+
+def _why(e: Exception) -> str:
+    return e.strerror or str(e) if isinstance(e, OSError) else "not on this system"
 
 
 def wait_until(t: float, spin: float = SPIN) -> float:

@@ -13,6 +13,7 @@ import logging
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +21,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zmq
 
-from rheobase.stream import clock
-from rheobase.stream.block import Array, Block, Spec, StreamError
+from rheobase.stream import checkpoint, clock
+from rheobase.stream.align import Align, Listener
+from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.graph import Graph, Place
 from rheobase.stream.link import START, Receiver, Sender
-from rheobase.stream.node import Kernel, Node, Sink, Source, blame
+from rheobase.stream.node import Kernel, Node, Sink, Source, blame, type_name
+from rheobase.stream.options import Process
+from rheobase.stream.pulse import SINCE, Pulse
+from rheobase.stream.shared import RingReceiver
 
 if TYPE_CHECKING:
     from rheobase.stream.swap import Swap, Swaps
 
 log = logging.getLogger("rheobase")
 
-Listener = Callable[[Block], None]
 Item = tuple[str, Block]
 IDLE = 0.1
 """s: the longest that anything here waits before it looks whether it should stop."""
+WARN = 1.0
+"""s between two words in the log about samples that are late."""
 
 
 class Engine:
@@ -50,6 +56,9 @@ class Engine:
     config     the whole graph as plain values (default: that of `graph`)
     tell       takes what a node asks of the run (default: `hear`)
     planned    models to swap in where a run had swapped them in
+    options    how the process is watched: what is late, and what to do then
+    pulse      where it writes what it is at
+    attempt    how often a process before this one has run these nodes
     """
 
     def __init__(
@@ -65,7 +74,11 @@ class Engine:
         config: dict[str, Any] | None = None,
         tell: Callable[[dict[str, Any]], None] | None = None,
         planned: Sequence[Swap] = (),
+        options: Process | None = None,
+        pulse: Pulse | None = None,
+        attempt: int = 0,
     ) -> None:
+        self.options, self.pulse, self.attempt = options or Process(), pulse or Pulse(None), attempt
         self.here = {k: p for k, p in graph.places.items() if process in (None, p.process)}
         self.receivers = dict(receivers or {})
         self.taps = dict(taps or {})
@@ -76,10 +89,19 @@ class Engine:
         self.outward = set(outward)
         self.speed, self.folder, self.planned = speed, folder, planned
         self.dead: set[str] = set()
-        """Addresses of edges whose other end died: nothing more comes from them, nothing is taken."""
+        """Edges whose other end died: nothing more comes from them, nothing is taken."""
+        self.moved: dict[str, str] = {}
+        """Edge -> where its sender has begun anew."""
         self._make_senders = senders
         self._stop = threading.Event()
         self._warming = self._closed = False
+        self.keep = False
+        """A copy of all state is wanted in `kept` (`checkpoint`)."""
+        self.kept: dict[str, Any] | None = None
+        self.loops: dict[str, Swaps] = {}
+        self._warned = -math.inf
+        self.missed: dict[str, int] = {}
+        """Sink -> blocks that were older than the deadline."""
         self._listeners: dict[str, list[Listener]] = {}
         self._aligned: dict[str, Align] = {}
         self._swaps: dict[str, Swaps] = {}
@@ -89,6 +111,8 @@ class Engine:
             place.node.name, place.node.folder = name, folder
             place.node.inputs = tuple(e.source for e in place.edges)
             place.node.config, place.node.tell = config, tell or self.hear
+            place.node.attempt = attempt
+        self._number = {name: k for k, name in enumerate(config["nodes"])}
         self.sources = {k: p.node for k, p in self.here.items() if isinstance(p.node, Source)}
 
     @property
@@ -156,16 +180,21 @@ class Engine:
 
     def run(self) -> None:
         """Until every input has ended, or `stop` was called. Raises what a node raises, with its name."""
+        slots = self.pulse.slots
         try:
             for item in self.inputs():
                 if item is None:
                     self._flush()
                 else:
+                    slots[SINCE] = time.monotonic_ns()
                     self.push(*item)
+                    slots[SINCE] = 0
+                if self.keep:
+                    self.keep, self.kept = False, checkpoint.take(self)
             self.finish()
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what is told
-                self.close()
+                self.close(say_end=not self.options.restart)  # readers wait for who goes on with the edges
             raise
         self.close()
 
@@ -209,8 +238,8 @@ class Engine:
         for align in self._aligned.values():
             align.finish()
 
-    def close(self) -> None:
-        """Close every node and say the end on every edge; a second call does nothing.
+    def close(self, say_end: bool = True) -> None:
+        """Close every node and say the end on every edge, if `say_end`; a second call does nothing.
 
         The sending ends stay open until their readers have come to the end (see `Sender.close`).
         """
@@ -219,14 +248,14 @@ class Engine:
         self._closed = True
         errors = []
         for place in self.here.values():
+            place.node.ends = say_end
             try:
                 with blame(place.node):
                     place.node.stop()
             except Exception as e:  # noqa: BLE001 the others must be closed too
                 errors.append(e)
-        for senders in self.senders.values():
-            for sender in senders:
-                sender.end()
+        for sender in itertools.chain(*self.senders.values()) if say_end else ():
+            sender.end()
         for receiver in self.receivers.values():
             receiver.close()
         if errors:
@@ -240,7 +269,7 @@ class Engine:
     def _build(self, given: Mapping[str, Spec]) -> None:
         """Wire up and start all but the sources."""
         self.specs = dict(given)
-        self._listeners, self._aligned, self._swaps, self.counts = {}, {}, {}, {}
+        self._listeners, self._aligned, self._swaps, self.counts, self.loops = {}, {}, {}, {}, {}
         done: set[str] = set()
         for name, place in self.here.items():
             node = place.node
@@ -281,8 +310,11 @@ class Engine:
         inputs = [self.specs[self.here[n].edges[0].source] for n in names]
         swaps = Swaps(loop, inputs, self.planned, self.folder)
         self._swaps.update(dict.fromkeys(names, swaps))
+        self.loops[root] = swaps
+        at, number = self.pulse.at, self._number[root]
 
         def run(x: Block) -> None:
+            at(number, x)
             for part in swaps.through(x):
                 for i, block in loop.process(part):
                     self.push(names[i], block)
@@ -298,25 +330,46 @@ class Engine:
     def _build_sink(self, name: str, node: Sink, place: Place) -> None:
         ages = self.ages.setdefault(name, clock.Ages())
         virtual = self.virtual
+        at, number, deadline = self.pulse.at, self._number[name], self.options.deadline
 
         def take(i: int) -> Listener:
             def run(x: Block) -> None:
+                at(number, x)
+                give: Callable[[int, Block], None] = node.take
                 if not virtual:
-                    ages.add(clock.now() - x.times[0])
+                    age = clock.now() - x.times[0]
+                    ages.add(age)
+                    if deadline and age > deadline:
+                        give = self._miss(node, x, age)
                 self.counts[name] = self.counts.get(name, 0) + len(x)
                 with blame(node):
-                    node.take(i, x)
+                    give(i, x)
 
             return run
 
         for i, edge in enumerate(place.edges):
             self._listen(self._address(name, i, edge.source), take(i))
 
+    def _miss(self, node: Sink, x: Block, age: float) -> Callable[[int, Block], None]:
+        """A block came too late: say so, and give back what is to be done with it."""
+        late, limit = self.options.late, self.options.deadline
+        self.missed[node.name] = self.missed.get(node.name, 0) + 1
+        said = f"sample {x.seq} is {age * 1e3:.0f} ms old, more than its deadline of {limit * 1e3:g} ms"
+        if late == "stop":
+            raise StreamError(f"node {node.name!r} ({type_name(type(node))}): {said}")
+        if clock.now() - self._warned > WARN:
+            self._warned = clock.now()
+            log.warning("%s: %s", node.name, said)
+        return getattr(node, "withhold", node.take) if late == "safe" else node.take
+
     def _build_node(self, name: str, node: Node, place: Place, specs: Sequence[Spec]) -> None:
         seq = 0
 
+        at, number = self.pulse.at, self._number[name]
+
         def give(*x: Block) -> None:
             nonlocal seq
+            at(number, x[0])
             with blame(node):
                 out = node.process(*x)
                 if out is not None:
@@ -420,6 +473,11 @@ class Engine:
             yield (name, block) if block is not None and len(block) else None
 
     def _from_links(self) -> Iterator[Item | None]:
+        if all(isinstance(r, RingReceiver) for r in self.receivers.values()):
+            return self._from_rings()
+        return self._from_sockets()
+
+    def _from_sockets(self) -> Iterator[Item | None]:
         open_ = {self._address(n, i, self.here[n].edges[i].source): r for (n, i), r in self.receivers.items()}
         poller = zmq.Poller()
         by_socket = {}
@@ -427,6 +485,13 @@ class Engine:
             poller.register(receiver.socket, zmq.POLLIN)
             by_socket[receiver.socket] = name
         while open_:
+            for name in [n for n, r in open_.items() if r.address in self.moved] if self.moved else ():
+                receiver = open_[name]
+                if not receiver.pending():
+                    poller.unregister(receiver.socket)
+                    receiver.move(self.moved.pop(receiver.address))
+                    poller.register(receiver.socket, zmq.POLLIN)
+                    by_socket[receiver.socket] = name
             if len(open_) == 1:
                 ready = list(open_)
                 wait = IDLE
@@ -446,11 +511,35 @@ class Engine:
                         break
                     yield name, block
                     wait, idle = 0.0, False
-                if receiver.ended or (receiver.address in self.dead and not receiver.socket.poll(int(IDLE * 1000))):
+                if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
                     poller.unregister(receiver.socket)
                     del open_[name]
             if idle:
                 yield None
+
+    def _from_rings(self) -> Iterator[Item | None]:
+        """Edges in shared memory: all that lies there, then sleep on the one bell that their writers ring."""
+        open_ = [(self._address(n, i, self.here[n].edges[i].source), r) for (n, i), r in self.receivers.items()]
+        rings = [r for _, r in open_ if isinstance(r, RingReceiver)]
+        bell = rings[0].ring.bell
+        while open_:
+            seen, idle = bell.value(), True
+            for item in list(open_):
+                name, receiver = item
+                for _ in range(64):
+                    block = receiver.receive(0.0)
+                    if block is None:
+                        break
+                    yield name, block
+                    idle = False
+                if receiver.address in self.moved and not receiver.pending():
+                    receiver.move(self.moved.pop(receiver.address))
+                if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
+                    open_.remove(item)
+            if idle:
+                bell.wait(seen, IDLE)
+                if bell.value() == seen:
+                    yield None
 
     def _from_threads(self) -> Iterator[Item | None]:
         """Several inputs, some of which block: a thread for each source, and one for all edges."""
@@ -490,97 +579,6 @@ def _hold_to(spec: Spec, x: Block) -> None:
     if x.data.shape != (len(x.times), spec.n) or x.data.dtype != (object if spec.dtype == "str" else spec.dtype):
         given = f"{x.data.dtype} of shape {x.data.shape} with {len(x.times)} times"
         raise StreamError(f"gave {given}: its Spec, which start() returns, says {spec.dtype} of {spec.n} channels")
-
-
-class Align:
-    """Sample and hold: each further input at the times of the first.
-
-    A sample of the first input at time t goes on as soon as no further input can still bring one at or before t:
-    when it has come to t, or when its next is due later (less than half its period after its last). An input
-    that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
-    knows when its next is due) is held as it is; `late` counts the samples that came too late for that.
-
-    recorded: nothing is guessed and nothing is late, however far one input is ahead of another. Where they are
-    read in order of time, `until` says how far all of them have come, whatever their blocks; not so where a further
-    input is `slow`, since what it gives for a time may come of a later sample (`Node.own_times`).
-    """
-
-    WAIT = 1.0
-    EVENT_WAIT = 0.05
-
-    def __init__(
-        self, specs: Sequence[Spec], give: Callable[..., None], recorded: bool = False, slow: bool = False
-    ) -> None:
-        self.specs, self.give, self.recorded, self.slow = specs, give, recorded, slow
-        self.driver: list[Block] = []
-        self.newest = -math.inf
-        self.held: list[tuple[list[Array], list[Array]]] = [([], []) for _ in specs[1:]]
-        self.reach = [-math.inf] * (len(specs) - 1)
-        self.done = self.sure = -math.inf
-        self.late = 0
-
-    def taker(self, i: int) -> Listener:
-        def take(x: Block) -> None:
-            if i == 0:
-                self.driver.append(x)
-                self.newest = float(x.times[-1])
-            else:
-                times, data = self.held[i - 1]
-                times.append(x.times)
-                data.append(x.data)
-                self.reach[i - 1] = float(x.times[-1])
-                self.late += int(np.count_nonzero(x.times <= self.done))
-            self._go(self._safe())
-
-        return take
-
-    def until(self, t: float) -> None:
-        """All that lies before t s has come."""
-        if not self.slow:
-            self.sure = max(self.sure, math.nextafter(t, -math.inf))
-            self._go(self._safe())
-
-    def finish(self) -> None:
-        """No more comes: let go of what waits."""
-        self._go(math.inf)
-
-    def _safe(self) -> float:
-        """Samples of the first input up to this time may go."""
-        if self.recorded:
-            return max(self.sure, min(self.reach))
-        safe = math.inf
-        for spec, reach in zip(self.specs[1:], self.reach, strict=True):
-            due = reach + 0.5 / spec.rate if spec.rate else reach
-            safe = min(safe, max(due, self.newest - (self.WAIT if spec.rate else self.EVENT_WAIT)))
-        return safe
-
-    def _go(self, safe: float) -> None:
-        while self.driver:
-            block = self.driver[0]
-            # times grow within a segment only, so go sample by sample at its end
-            m = int(np.searchsorted(block.times, safe, "right"))
-            if m == 0:
-                return
-            part = block.cut(0, m)
-            if m == len(block):
-                self.driver.pop(0)
-            else:
-                self.driver[0] = block.cut(m, len(block))
-            self.done = float(part.times[-1])
-            self.give(part, *(self._hold(i, part) for i in range(len(self.held))))
-
-    def _hold(self, i: int, part: Block) -> Block:
-        spec = self.specs[i + 1]
-        times, data = self.held[i]
-        empty: Any = "" if spec.dtype == "str" else math.nan
-        all_times = np.concatenate([[-math.inf], *times])
-        first = np.full((1, spec.n), empty, object if spec.dtype == "str" else np.float64)
-        all_data = np.concatenate([first, *data])
-        at = np.maximum(np.searchsorted(all_times, part.times, "right") - 1, 0)
-        keep = int(at[-1])
-        if keep > 0:
-            self.held[i] = [all_times[keep:]], [all_data[keep:]]
-        return Block(all_data[at], all_times[at], part.seq, part.segment)
 
 
 def collect(graph: Graph, names: Sequence[str], progress: Callable[[float], None] | None = None) -> dict[str, Block]:

@@ -27,6 +27,12 @@ import yaml
 
 from rheobase.stream.block import StreamError
 from rheobase.stream.node import Kernel, Node, Source, blame, load, nearest, type_name
+from rheobase.stream.options import processes
+
+LARGEST = 1 << 22
+"""Characters: a longer file is no config."""
+MOST = 1 << 20
+"""Values in a config, each alias written out."""
 
 MAIN = "main"
 """The process of nodes that name none."""
@@ -37,11 +43,13 @@ class Edge:
     """What a node listens to, and what happens on the way when the two live in different processes.
 
     policy: "block", "latest" or "drop_oldest: n" (see link.py); keep is that n.
+    edge: "shm", "zmq", or "" for shared memory wherever it can be (`Children`).
     """
 
     source: str
     policy: str = "block"
     keep: int = 0
+    edge: str = ""
 
 
 @dataclass
@@ -56,7 +64,7 @@ class Place:
 class Graph:
     """Named nodes and what each listens to.
 
-    options: the other top-level tables of the config (`eval`), untouched.
+    options: the other top-level tables of the config (`eval`, `processes`), untouched.
     """
 
     def __init__(self, name: str = "graph", origin: str = "") -> None:
@@ -165,7 +173,11 @@ class Graph:
         nodes = {}
         for name, place in self.places.items():
             entry: dict[str, Any] = {"type": type_name(type(place.node))}
-            edges = [{"from": e.source, "policy": e.policy + (f": {e.keep}" if e.keep else "")} for e in place.edges]
+            edges = [
+                {"from": e.source, "policy": e.policy + (f": {e.keep}" if e.keep else "")}
+                | ({"edge": e.edge} if e.edge else {})
+                for e in place.edges
+            ]
             if edges:
                 entry["in"] = edges
             if place.process != MAIN:
@@ -193,7 +205,8 @@ def read(path: str | Path) -> Graph:
     """A graph from a YAML file. Raises StreamError: the file, the node, the key, the nearest right word."""
     file = Path(path)
     try:
-        text = file.read_text()
+        with open(file, encoding="utf-8") as f:
+            text = f.read(LARGEST + 1)
     except OSError as e:
         near = nearest(file.name, [f.name for f in file.parent.glob("*.yaml")]) if not file.exists() else ""
         raise StreamError(f"{file}: {e.strerror}{near if 'did you mean' in near else ''}") from None
@@ -204,8 +217,11 @@ def read(path: str | Path) -> Graph:
 
 def parse(text: str, origin: str = "config") -> Graph:
     """A graph from YAML text. `origin` begins every error message."""
+    if len(text) > LARGEST:
+        raise StreamError(f"{origin}: longer than {LARGEST} characters: not a config")
     try:
         config = yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
+        _bounded(config, [0])
         return from_dict(config, origin)
     except yaml.MarkedYAMLError as e:
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
@@ -225,7 +241,7 @@ def from_dict(config: Any, origin: str = "", only: str | None = None) -> Graph:
     """
     if not isinstance(config, dict) or not isinstance(config.get("nodes"), dict):
         raise StreamError("a config is a mapping with 'name' and 'nodes' (a mapping of name: {type: ...})")
-    known = ("name", "nodes", "eval")
+    known = ("name", "nodes", "eval", "processes")
     for key in config:
         if key not in known:
             raise StreamError(f"unknown key {key!r}{nearest(str(key), known)}")
@@ -259,6 +275,8 @@ def from_dict(config: Any, origin: str = "", only: str | None = None) -> Graph:
             graph.add(name, node, edges, process)
         else:  # what it listens to may live elsewhere; the whole was checked when it was read
             graph.places[name] = Place(node, edges, process)
+    if only is None:
+        processes(graph.options, graph.processes())
     return graph
 
 
@@ -267,9 +285,9 @@ def _edges(name: str, given: Any, policy: str) -> list[Edge]:
     for e in given if isinstance(given, list) else [given]:
         if isinstance(e, str):
             edges.append(Edge(e, *_policy(policy)))
-        elif isinstance(e, dict) and isinstance(e.get("from"), str) and set(e) <= {"from", "policy"}:
+        elif isinstance(e, dict) and isinstance(e.get("from"), str) and set(e) <= {"from", "policy", "edge"}:
             try:
-                edges.append(Edge(e["from"], *_policy(e.get("policy", policy))))
+                edges.append(Edge(e["from"], *_policy(e.get("policy", policy)), _kind(e.get("edge", ""))))
             except StreamError as error:
                 raise StreamError(f"node {name!r}: in: {error}") from None
         else:
@@ -291,8 +309,24 @@ def _policy(given: Any) -> tuple[str, int]:
     return word, int(n or 0)
 
 
+def _kind(given: Any) -> str:
+    if given not in ("", "shm", "zmq"):
+        raise StreamError(f"unknown edge {given!r}{nearest(str(given), ('shm', 'zmq'))}")
+    return str(given)
+
+
 def _values(node: Node) -> dict[str, Any]:
     return {k: msgspec.to_builtins(getattr(node, k)) for k in type(node).parameters()}
+
+
+def _bounded(value: Any, seen: list[int]) -> None:
+    """Aliases of aliases may stand for more than there is memory."""
+    seen[0] += 1
+    if seen[0] > MOST:
+        raise StreamError(f"written out, its aliases come to more than {MOST} values")
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _bounded(part, seen)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]

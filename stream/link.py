@@ -37,11 +37,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import zmq
 
 from rheobase.stream import clock
 from rheobase.stream.block import DTYPES, Array, Block, Spec, StreamError
+from rheobase.stream.keys import Door, context_of
+from rheobase.stream.pulse import counts
 
 HEADER = struct.Struct("<4sBBBBIIIIQd")
 MAGIC, VERSION = b"RHEO", 1
@@ -50,13 +53,18 @@ HIGH_WATER = 1024
 """Messages that may wait on each side of a `block` edge."""
 LARGEST = 1 << 28
 """Bytes: a larger frame is refused before memory is taken for it."""
+LARGEST_SPEC = 1 << 24
+"""Bytes of a spec: a longer one is refused before it is read."""
+LAST = 1 << 62
+"""Samples: a stream has no more."""
+LAST_SEGMENT = 1 << 31
 START = 120.0
 """s: until every process must be ready (finding streams and the first compilation included)."""
 PATIENCE = 100
 """ms between two looks at whether a wait still makes sense."""
 
-_TIME = np.dtype("<f8")
-_KEPT = [np.dtype(d).newbyteorder("<") for d in DTYPES if d != "str"]
+TIME = np.dtype("<f8")
+KEPT = [np.dtype(d).newbyteorder("<") for d in DTYPES if d != "str"]
 
 
 class Frame(NamedTuple):
@@ -77,10 +85,10 @@ def pack(block: Block, dtype: str, stream: int = 0, virtual: bool = False) -> by
         words = [str(w).encode(errors="replace") for w in block.data.ravel()]
         values = b"".join(struct.pack("<I", len(w)) + w for w in words)
     else:
-        values = np.asarray(block.data, _KEPT[code]).tobytes()
+        values = np.asarray(block.data, KEPT[code]).tobytes()
     first = block.times[0] if n else 0.0
     head = HEADER.pack(MAGIC, VERSION, SAMPLES, code, virtual, stream, n, c, block.segment, block.seq, first)
-    return head + np.asarray(block.times, _TIME).tobytes() + values
+    return head + np.asarray(block.times, TIME).tobytes() + values
 
 
 def pack_spec(spec: Spec, stream: int = 0, virtual: bool = False) -> bytes:
@@ -106,13 +114,17 @@ def unpack(message: bytes, spec: Spec | None = None) -> Frame:
     if magic != MAGIC or version != VERSION:
         raise StreamError(f"frame is not of this format (magic {magic!r}, version {version})")
     body = len(message) - HEADER.size
+    if seq > LAST - n or segment > LAST_SEGMENT:
+        raise StreamError(f"frame with a seq of {seq} and a segment of {segment}")
     if kind == END:
         return Frame(END, seq)
     if kind == SPEC:
+        if body > LARGEST_SPEC:
+            raise StreamError(f"frame with a spec of {body} bytes, more than {LARGEST_SPEC}")
         try:
-            said = json.loads(message[HEADER.size :])
-            return Frame(SPEC, 0, bool(flags & 1), spec=Spec(**said))
-        except (ValueError, TypeError) as e:
+            said = msgspec.json.decode(message[HEADER.size :], type=Spec)
+            return Frame(SPEC, 0, bool(flags & 1), spec=said)
+        except (StreamError, msgspec.MsgspecError, ValueError, RecursionError) as e:
             raise StreamError(f"frame with a damaged spec: {e}") from None
     if kind != SAMPLES or code >= len(DTYPES):
         raise StreamError(f"frame of unknown kind {kind} or dtype {code}")
@@ -122,7 +134,7 @@ def unpack(message: bytes, spec: Spec | None = None) -> Frame:
     if dtype == "str":
         times, data = _texts(message, n, c)
     else:
-        if body != n * (8 + c * _KEPT[code].itemsize):
+        if body != n * (8 + c * KEPT[code].itemsize):
             raise StreamError(f"frame of {body} bytes does not hold {n} x {c} samples of {dtype}")
         times, data = _samples(message, code, n, c)
     return Frame(SAMPLES, seq, bool(flags & 1), Block(data, times, seq, segment))
@@ -130,8 +142,8 @@ def unpack(message: bytes, spec: Spec | None = None) -> Frame:
 
 def _samples(message: bytes, code: int, n: int, c: int) -> tuple[Array, Array]:
     # np.frombuffer takes twice as long
-    times = np.ndarray((n,), _TIME, message, HEADER.size)
-    return times, np.ndarray((n, c), _KEPT[code], message, HEADER.size + 8 * n)
+    times = np.ndarray((n,), TIME, message, HEADER.size)
+    return times, np.ndarray((n, c), KEPT[code], message, HEADER.size + 8 * n)
 
 
 def _texts(message: bytes, n: int, c: int) -> tuple[Any, Any]:
@@ -153,13 +165,35 @@ def _texts(message: bytes, n: int, c: int) -> tuple[Any, Any]:
     return times, words.reshape(n, c)
 
 
+class Slot:
+    """One count of an end of an edge, kept where a parent may read it (`rheobase.stream.pulse`)."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def __get__(self, end: Any, _: Any) -> int:
+        return int(end.counts[self.k])
+
+    def __set__(self, end: Any, n: int) -> None:
+        end.counts[self.k] = n
+
+
+SENDER_WORDS = ("sent", "lost", "missing", "waits", "next", "left")
+RECEIVER_WORDS = ("received", "dropped", "gaps", "expected", "segment")
+SENT, LOST, MISSING, WAITS, NEXT, LEFT = range(6)
+RECEIVED, DROPPED, GAPS, EXPECTED, SEGMENT = range(5)
+
+
 class Sender:
     """The sending end.
 
     Counts `sent` samples, `lost` ones (a block edge whose reader is gone), `missing` ones (that were not there to be
-    sent: the reader sees a gap that is not the edge's), and `waits` of a block edge.
+    sent: the reader sees a gap that is not the edge's), `waits` of a block edge, and `dropped` samples that an edge
+    that never waits let go here.
     Waits up to `wait` s for its reader, so that the spec is there before the first sample.
     """
+
+    sent, lost, missing, waits, _next, dropped = map(Slot, range(6))
 
     def __init__(
         self,
@@ -171,12 +205,18 @@ class Sender:
         virtual: bool = False,
         give_up: Callable[[], bool] = lambda: False,
         wait: float = START,
+        door: Door | None = None,
+        kept: memoryview[int] | None = None,
+        name: str = "",
     ) -> None:
-        self.address, self.spec, self.policy, self.stream, self.virtual = address, spec, policy, stream, virtual
-        self.sent = self.lost = self.missing = self.waits = self._next = 0
+        self.address, self.spec, self.policy, self.stream, self.virtual = name or address, spec, policy, stream, virtual
+        self.counts = counts() if kept is None else kept
         self._give_up = give_up
         self._late: deque[bytes] = deque(maxlen=keep or 1)
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket: zmq.Socket[bytes] = context_of(door).socket(zmq.PUSH)
+        self._socket.set(zmq.MAXMSGSIZE, 4096)  # handshakes are all that it hears
+        if door:
+            door.guard(self._socket, binds=True)
         # small marks let what is old be dropped here and not wait on the way
         self._socket.set(zmq.SNDHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
         if policy == "latest":
@@ -192,10 +232,13 @@ class Sender:
     def send(self, block: Block) -> None:
         """Send samples, by the edge's policy."""
         done = self._push(pack(block, self.spec.dtype, self.stream, self.virtual))
-        self.missing += max(0, block.seq - self._next)
-        self._next = block.seq + len(block)
-        self.sent += len(block)
-        self.lost += 0 if done else len(block)
+        n, count = len(block), self.counts
+        if block.seq > count[NEXT]:
+            count[MISSING] += block.seq - count[NEXT]
+        count[NEXT] = block.seq + n
+        count[SENT] += n
+        if not done:
+            count[LOST] += n
 
     def say_spec(self) -> None:
         """Say the spec again, for a reader who came late."""
@@ -213,6 +256,9 @@ class Sender:
                         return False
                 socket.send(message)
             return True
+        if len(self._late) == self._late.maxlen:
+            _, _, kind, _, _, _, n, *_ = HEADER.unpack_from(self._late[0])
+            self.dropped += n if kind == SAMPLES else 0
         self._late.append(message)
         self.flush()
         return True
@@ -252,28 +298,60 @@ class Receiver:
     """The receiving end. Counts `received` and `dropped` samples and `gaps` (times that some were missing).
 
     A gap opens a segment: what is behind the edge must not run on over missing samples.
+
+    name  what the edge is called in counts and messages (default: its address)
+    kept  the counts of a reader before, which this one goes on for
+    spec  its Spec, for a reader who comes after it was said
     """
 
-    def __init__(self, address: str, policy: str = "block", keep: int = 0) -> None:
-        self.address, self.policy = address, policy
+    received, dropped, gaps, _expected, _segment = map(Slot, range(5))
+
+    def __init__(
+        self,
+        address: str,
+        policy: str = "block",
+        keep: int = 0,
+        door: Door | None = None,
+        kept: memoryview[int] | None = None,
+        spec: tuple[Spec, bool] | None = None,
+        name: str = "",
+    ) -> None:
+        self.address, self.policy = name or address, policy
         self.spec: Spec | None = None
         self.virtual = self.ended = False
-        self.received = self.dropped = self.gaps = 0
-        self._shift = self._expected = self._timeout = 0
+        self.counts = counts() if kept is None else kept
+        self._shift = 0
+        self._anew = bool(self.counts[RECEIVED])  # what the one before did with its last samples, nobody knows
         self._usual: tuple[Any, ...] = ()
         self._kept: deque[bytes] = deque(maxlen=keep or None)
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-        self.socket.set(zmq.RCVHWM, {"block": HIGH_WATER, "latest": 1}.get(policy, keep))
+        self._door, self._keep = door, keep
+        if spec:
+            self._begin(*spec)
+        self._connect(address)
+
+    def _connect(self, address: str) -> None:
+        self._timeout = 0
+        self.socket: zmq.Socket[bytes] = context_of(self._door).socket(zmq.PULL)
+        self.socket.set(zmq.RCVHWM, {"block": HIGH_WATER, "latest": 1}.get(self.policy, self._keep))
         self.socket.set(zmq.MAXMSGSIZE, LARGEST)
-        if policy == "latest":
+        if self.policy == "latest":
             self.socket.set(zmq.CONFLATE, 1)
+        if self._door:
+            self._door.guard(self.socket, binds=False)
         self.socket.connect(address)
+
+    def _begin(self, spec: Spec, virtual: bool) -> None:
+        self.spec, self.virtual = spec, virtual
+        if spec.dtype != "str" and not self._anew:
+            self._usual = (MAGIC, VERSION, SAMPLES, DTYPES.index(spec.dtype), spec.n)
 
     def wait_spec(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> Spec:
         """The stream's Spec, which comes before its samples.
 
         Raises StreamError when none came in `timeout` s.
         """
+        if self.spec is not None:
+            return self.spec
         for _ in range(max(1, int(timeout * 1000 / PATIENCE))):
             if give_up():
                 raise StreamError(f"stopped before anything came on {self.address}")
@@ -309,6 +387,10 @@ class Receiver:
         except zmq.Again:
             return None
 
+    def pending(self, ms: int = 0) -> bool:
+        """Whether a message is there, or comes within so many ms."""
+        return bool(self._kept) or bool(self.socket.poll(ms))
+
     @property
     def waiting(self) -> bool:
         """Whether messages were taken from the socket and not yet given."""
@@ -318,37 +400,57 @@ class Receiver:
         if len(message) > HEADER.size:
             # nearly every message is the next samples of a known stream, and takes the short way
             magic, version, kind, code, _, _, n, c, segment, seq, _ = HEADER.unpack_from(message)
-            usual = (magic, version, kind, code, c) == self._usual and seq == self._expected
-            if usual and len(message) == HEADER.size + n * (8 + c * _KEPT[code].itemsize):
-                self._expected += n
-                self.received += n
+            count = self.counts
+            usual = (magic, version, kind, code, c) == self._usual and seq == count[EXPECTED]
+            if usual and len(message) == HEADER.size + n * (8 + c * KEPT[code].itemsize):
+                segment += self._shift
+                count[EXPECTED] = seq + n
+                count[RECEIVED] += n
+                count[SEGMENT] = segment
                 times, data = _samples(message, code, n, c)
-                return Block(data, times, seq, segment + self._shift)
+                return Block(data, times, seq, segment)
         try:
             frame = unpack(message, self.spec)
         except StreamError as e:
             raise StreamError(f"edge {self.address}: {e}") from None
         if frame.kind == SPEC:
+            assert frame.spec
             if self.spec is None:
-                self.spec, self.virtual = frame.spec, frame.virtual
-                if self.spec and self.spec.dtype != "str":
-                    self._usual = (MAGIC, VERSION, SAMPLES, DTYPES.index(self.spec.dtype), self.spec.n)
+                self._begin(frame.spec, frame.virtual)
             elif self.spec != frame.spec:
                 raise StreamError(f"edge {self.address}: its stream became another one")
             return None
         missed = frame.seq - self._expected
-        if missed:
-            self.dropped += max(0, missed)  # it goes back where the sender began anew
-            self.gaps += 1
-            self._shift += 1
+        if missed or self._anew:
+            # it goes back where the sender began anew; no count may run over, whatever a frame says
+            self.dropped = min(self.dropped + max(0, missed), LAST)
+            self.gaps += bool(missed)
+            # a sender that began anew counts its segments anew, too
+            segment = frame.block.segment if frame.block else 0
+            self._shift = max(self._shift + 1, self._segment + 1 - segment)
             self._expected = frame.seq
+            if self._anew and self.spec:
+                self._anew = False
+                self._begin(self.spec, self.virtual)
         if frame.block is None:
             self.ended = True
             return None
         block = frame.block
         self._expected += len(block)
         self.received += len(block)
-        return block.replace(segment=block.segment + self._shift) if self._shift else block
+        self._segment = block.segment + self._shift
+        if self._segment > LAST_SEGMENT:
+            raise StreamError(f"edge {self.address}: its segments go up and down: there are no numbers left")
+        return block.replace(segment=self._segment) if self._shift else block
+
+    def move(self, address: str) -> None:
+        """Go on with a sender that began anew at another address, once all of the one before has been taken.
+
+        A new socket: where libzmq 4.3.5 connects an old one again, it may never read on.
+        """
+        self.socket.close(0)
+        self._anew, self._usual = True, ()
+        self._connect(address)
 
     def close(self) -> None:
         self.socket.close(0)

@@ -96,6 +96,10 @@ class Node:
     """Names of the nodes it listens to."""
     folder: Path | None = dataclasses.field(default=None, init=False, repr=False)
     """The run directory, where there is one."""
+    attempt: int = dataclasses.field(default=0, init=False, repr=False)
+    """How often a process of this run has had this node before, and died."""
+    ends: bool = dataclasses.field(default=True, init=False, repr=False)
+    """Whether its stream ends where it stops; False: another process will go on with it."""
     config: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
     """The whole graph as plain values, as `Graph.to_dict` gives it."""
     tell: Callable[[dict[str, Any]], None] = dataclasses.field(default_factory=lambda: _nobody, init=False, repr=False)

@@ -29,6 +29,11 @@ class Report:
         self.counted: dict[str, dict[str, Any]] = {}
         self.final: set[str] = set()
         self.dead: list[str] = []
+        self.before: dict[str, int] = {}
+        """Node -> samples that it gave in processes that were started again since."""
+        self.restarts: list[dict[str, Any]] = []
+        self.hung: list[str] = []
+        self.stalls: list[dict[str, Any]] = []
         self.began = time.monotonic()
         self.lasted = 0.0
 
@@ -47,6 +52,12 @@ class Report:
         """A process ended without its last word."""
         self.dead.append(label)
 
+    def carry(self, label: str) -> None:
+        """A process ended, and another will count on from zero."""
+        for name, n in self.counted[label].pop("nodes").items():
+            self.before[name] = self.before.get(name, 0) + n
+        self.counted[label]["nodes"] = {}
+
     def _merged(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for counted in self.counted.values():
@@ -60,7 +71,7 @@ class Report:
     @property
     def samples(self) -> dict[str, int]:
         merged = self._merged("nodes")
-        return {name: merged.get(name, 0) for name in self.graph}
+        return {name: self.before.get(name, 0) + merged.get(name, 0) for name in self.graph}
 
     @property
     def health(self) -> dict[str, dict[str, Any]]:
@@ -68,9 +79,10 @@ class Report:
         found = {k: dict(h) for k, h in self._merged("health").items()}
         for key, more in self._merged("swapped").items():
             found.setdefault(key, {}).update(more)
-        for key, n in self._merged("late").items():
-            if n:
-                found.setdefault(key, {})["late"] = n
+        for word in ("late", "missed"):
+            for key, n in self._merged(word).items():
+                if n:
+                    found.setdefault(key, {})[word] = n
         return found
 
     def losses(self) -> list[dict[str, Any]]:
@@ -115,8 +127,19 @@ class Report:
             "ages_s": self.ages,
             "losses": self.losses(),
             "health": self.health,
+            "states": self._merged("states"),
+            "notes": self._merged("notes"),
+            "restarts": self.restarts,
+            "hangs": self.hung,
+            "stalls": self.all_stalls,
             "ok": self.ok,
         }
+
+    @property
+    def all_stalls(self) -> list[dict[str, Any]]:
+        """Times when a process as a whole stood still, and why, where that can be known."""
+        own = [{"process": k, **s} for k, c in self.counted.items() for s in c.get("stalls", ())]
+        return [*self.stalls, *own]
 
     def write(self, folder: Path) -> None:
         """tables.json, and tables.txt for people."""
@@ -143,6 +166,15 @@ class Report:
             told = ", ".join(f"{k} {v}" for k, v in said.items() if v)
             if told:
                 console.print(f"{name}: {told}", highlight=False)
+        for name, note in self._merged("notes").items():
+            console.print(f"{name}: {note}", highlight=False, soft_wrap=True)
+        for r in self.restarts:
+            console.print(f"started again: {r['why']}", highlight=False, soft_wrap=True)
+        for text in self.hung:
+            console.print(text, highlight=False, soft_wrap=True)
+        for stall in self.all_stalls:
+            text = f"process {stall['process']!r} stood still for {stall['seconds']} s: {stall['cause']}"
+            console.print(text, highlight=False, soft_wrap=True)
 
 
 class Status:

@@ -45,6 +45,7 @@ class Swaps:
         self.given: list[tuple[int, str, Kernel]] = []
         self.lock = threading.Lock()
         self.made: dict[str, int] = {}
+        self.models: dict[str, str] = {}
 
     def give(self, name: str, model: str) -> None:
         """Swap this in before the next block. From any thread. Raises StreamError where it does not suit."""
@@ -92,6 +93,7 @@ class Swaps:
     def _make(self, i: int, fresh: Kernel) -> None:
         self.loop.swap(i, fresh.params, fresh.state)
         self.made[self.names[i]] = self.made.get(self.names[i], 0) + 1
+        self.models[self.names[i]] = fresh.model  # type: ignore[attr-defined]
 
     def _inside(self, model: str) -> str:
         path = Path(model).resolve()

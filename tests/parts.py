@@ -82,18 +82,38 @@ class Fail(Node):
 
 
 class Stop(Node):
-    """Kills its process at a sample, or hangs."""
+    """Kills its process at a sample, or hangs, or raises."""
 
     at: int = 100
     """Sample."""
     hang: bool = False
     """Hang and do not die."""
+    fail: bool = False
+    """Raise and do not die."""
+    attempts: int = 1000
+    """How many processes it ends."""
 
     def process(self, x: Block) -> Block:  # type: ignore[override]
-        if x.seq >= self.at:
+        if x.seq >= self.at and self.attempt < self.attempts:
             if self.hang:
                 signal.pause()
+            if self.fail:
+                raise ValueError("on purpose")
             os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+
+class Slow(Node):
+    """Takes its time at one sample."""
+
+    at: int = 100
+    """Sample."""
+    late: float = 0.2
+    """s."""
+
+    def process(self, x: Block) -> Block:  # type: ignore[override]
+        if x.seq == self.at:
+            time.sleep(self.late)
         return x
 
 
@@ -193,6 +213,23 @@ class Decay(Kernel):
         for i in range(x.shape[0]):
             state.total[i] = 0.9 * state.total[i] + x[i] / 3.0
             y[i] = state.total[i]
+        return True
+
+
+class Count(Kernel):
+    """y = how many samples it has seen, over all segments."""
+
+    resets: ClassVar[bool] = False
+
+    def start(self, x: Spec) -> Spec:  # type: ignore[override]
+        self.state = SumState(np.zeros(1), np.zeros(1, np.int64))
+        return x.replace(channels=("n",))
+
+    @staticmethod
+    @kernel
+    def step(params: Any, state: Any, t: float, x: Any, y: Any) -> bool:
+        state.seen[0] += 1
+        y[0] = state.seen[0]
         return True
 
 

@@ -17,8 +17,9 @@ from parts import Fail, Keep, Ramp, Recorded, Square, Sum
 
 from rheobase.nodes.merge import Merge
 from rheobase.stream import clock
+from rheobase.stream.align import Align
 from rheobase.stream.block import Block, Spec, StreamError, numbered
-from rheobase.stream.engine import Align, Engine, collect
+from rheobase.stream.engine import Engine, collect
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Node

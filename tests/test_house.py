@@ -23,7 +23,7 @@ LONGER: dict[str, str] = {
     "stream/graph.py": "all there is to say about a config, right or wrong",
     "stream/link.py": "the format of a frame and the two ends that keep to it",
     "stream/node.py": "what a node is, its three kinds, and how its parameters are read: what one reads to write one",
-    "stream/run.py": "one conversation between a parent and its children, both sides of it",
+    "stream/parent.py": "one conversation with every child: each thing that can happen to one concerns the others",
 }
 SEES = {"stream": {"stream"}, "nodes": {"stream", "nodes"}, "devices": {"stream", "devices"}}
 COMPILED = {"kernel", "routine", "intrinsic"}

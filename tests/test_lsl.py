@@ -221,8 +221,10 @@ def test_an_outlet_that_restarts_goes_on_in_a_new_segment(name: str, opened: Any
         while now() < end:
             assert next(blocks) is None
     assert [r.getMessage() for r in caplog.records if r.name == "rheobase"] == [
-        f"in: nothing comes from LSL stream with name {name!r}; waiting for it"
+        f"in: LSL stream with name {name!r} is stale",
+        f"in: nothing comes from LSL stream with name {name!r}; waiting for it",
     ]
+    assert node.state == "lost"
     sender(first=1000, n=100)
     later = take(blocks, lambda g: count(g) == 100)
     assert np.concatenate([b.data[:, 0] for b in got]).tolist() == list(range(100))

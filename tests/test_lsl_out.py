@@ -152,5 +152,5 @@ def test_names_and_kinds(name: str, out: LslOut) -> None:
     out.start(Spec(rate=0, channels=("m",), dtype="str"))
     info = inlet(name).info(5)
     assert info.type() == "Markers" and name in info.source_id()
-    with pytest.raises(StreamError, match="in: one input goes to one LSL stream, got 2"):
+    with pytest.raises(StreamError, match="in: takes one input, got 2: use a node for each"):
         out.start(Spec(rate=100, channels=("a",)), Spec(rate=100, channels=("a",)))

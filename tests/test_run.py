@@ -213,7 +213,7 @@ def test_a_node_that_only_this_program_knows_cannot_move(tmp_path: Path) -> None
 
 
 def test_a_sink_that_is_behind_is_waited_for_while_it_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rheobase.stream.run.GRACE", 2.0)
+    monkeypatch.setattr("rheobase.stream.parent.GRACE", 2.0)
     text = '  src: {type: "parts:Ramp", n: 100000, process: acquire}\n  k: {type: "parts:Keep", in: src, slow: 0.005}'
     report = run(graph_of(text), tmp_path, seconds=1.2)
     assert report.ok
