@@ -111,6 +111,7 @@ class Panel(QFrame):
         self.head.setTextFormat(Qt.TextFormat.RichText)
         self.head.setContentsMargins(8, 1, 4, 1)
         self.head.setMinimumWidth(40)
+        self.head.setFixedHeight(22)
         box.addWidget(self.head)
         self.graphics = Canvas(self)
         self.graphics.setBackground(self.theme.panel)
@@ -176,7 +177,8 @@ class Panel(QFrame):
             plot.lines = pg.PlotCurveItem(pen=pg.mkPen(self.theme.yellow, width=1), connect="pairs")
             plot.lines.setZValue(20)
             plot.addItem(plot.lines, ignoreBounds=True)
-            plot.words = [pg.TextItem(anchor=(0, 0), color=self.theme.yellow) for _ in range(LABELLED)]
+            ground = clear(self.theme.panel, 0.85)
+            plot.words = [pg.TextItem(color=self.theme.yellow, fill=ground) for _ in range(LABELLED)]
             for word in plot.words:
                 word.setZValue(21)
                 word.setVisible(False)
@@ -213,6 +215,8 @@ class Panel(QFrame):
                 if there:
                     t, text = words[-1 - j]
                     item.setText(text[:24])
+                    late = t > look.right - 0.15 * look.span
+                    item.setAnchor((1 if late else 0, -0.8 * ((len(words) - 1 - j) % 3)))
                     item.setPos(t - look.right, high)
 
     def pixels(self, plot: pg.PlotItem) -> tuple[int, int]:
@@ -263,6 +267,11 @@ def said(text: str) -> str:
 def unit(text: str, before: str = ", ") -> str:
     """A unit behind a label, where there is one."""
     return f"{before}{text}" if text else ""
+
+
+def squared(unit: str) -> str:
+    """The unit of a power or a covariance."""
+    return f"{unit}²" if unit.isalpha() else f"({unit})²" if unit else "1"
 
 
 def nice(x: float) -> float:

@@ -46,10 +46,10 @@ class ComparePanel(Panel):
             self.side_axis(plot)
             plot.showGrid(y=True, alpha=0.12)
             edges = [pg.PlotCurveItem(pen=None) for _ in range(2)]
-            band = pg.FillBetweenItem(*edges, brush=clear(t.blue, 0.22))
-            truth = pg.PlotCurveItem(pen=pg.mkPen(t.ink, width=1.6), connect="finite")
-            guess = pg.PlotCurveItem(pen=pg.mkPen(t.blue, width=1.6), connect="finite")
-            for item in (*edges, band, truth, guess):
+            band = pg.FillBetweenItem(*edges, brush=clear(t.blue, 0.3))
+            truth = pg.PlotCurveItem(pen=pg.mkPen(t.ink, width=1.2), connect="finite")
+            guess = pg.PlotCurveItem(pen=pg.mkPen(t.blue, width=2), connect="finite")
+            for item in (*edges, band, guess, truth):
                 plot.addItem(item)
             self.plots.append(plot)
             self.curves.append((edges, truth, guess))

@@ -76,7 +76,7 @@ class ConnectivityPanel(Panel):
         self.looked, self.changed = -np.inf, 0
         self.W = np.zeros((0, 1, 1))
         self.bar: pg.ColorBarItem | None = None
-        self.fault = ""
+        self.fault, self.across = "", 1
         self.read()
 
     def read(self) -> None:
@@ -95,12 +95,14 @@ class ConnectivityPanel(Panel):
 
     def draw(self) -> None:
         k, n = self.W.shape[:2]
+        if not k:
+            return
         for item in (*self.images, *self.labels):
             self.plot.removeItem(item)
         known = np.abs(self.W[np.isfinite(self.W)])
         top = float(np.quantile(known, 0.995)) if known.size and known.max() > 0 else 1.0
         top = top if top > 0 else float(known.max())
-        across = k if k <= 4 else int(np.ceil(np.sqrt(2 * k)))
+        across = self.across
         gap = 0.08 * n
         self.places = [((s % across) * (n + gap), (s // across) * (n + 3 * gap)) for s in range(k)]
         self.images, self.labels = [], []
@@ -128,6 +130,11 @@ class ConnectivityPanel(Panel):
     def paint(self) -> None:
         if now() - self.looked > LOOK:
             self.read()
+        w, h = self.pixels(self.plot)
+        across = min(max(round((len(self.W) * w / (1.1 * h)) ** 0.5), 1), max(len(self.W), 1))
+        if across != self.across:
+            self.across = across
+            self.draw()
         feed = self.feeds[0]
         state = -1
         p = [feed.spec.channels.index(c) for c in probabilities(feed.spec)]

@@ -47,7 +47,6 @@ class FleetPanel(Panel):
         layout = self.layout()
         assert layout is not None
         layout.addWidget(self.table)
-        self.head.setSizePolicy(self.head.sizePolicy().horizontalPolicy(), self.head.sizePolicy().Policy.Fixed)
 
     def paint(self) -> None:
         self.rows = at_risk(self.feeds[0])
@@ -71,7 +70,7 @@ class Table(QWidget):
 
     def columns(self) -> dict[str, tuple[float, float]]:
         """Where each column begins and ends, in pixels."""
-        shares = {"unit": 9, "left": 9, "90 %": 15, "bar": 45}
+        shares = {"unit": 8, "left": 10, "90 %": 20, "bar": 38}
         shares |= {k: 11 for k in ("health", "state") if k in self.where}
         scale = (self.width() - 16) / sum(shares.values())
         found, x = {}, 8.0

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyqtgraph as pg
 
-from rheobase.devices._panel import Line, Panel, clear
+from rheobase.devices._panel import LEFT, Line, Panel, clear
 from rheobase.stream.block import Spec
 
 EDGES = np.logspace(-1, 4, 76)
@@ -33,7 +33,9 @@ class HealthPanel(Panel):
         self.plot.setXRange(-1, 4, padding=0)
         self.plot.showGrid(x=True, y=True, alpha=0.12)
         self.drops = self.add_plot(1, x=self.look.label(), y="dropped", time=True)
-        self.plot.getAxis("left").setWidth(self.drops.getAxis("left").width())
+        self.plot.getAxis("left").setWidth(LEFT)
+        self.side_axis(self.drops)
+        self.side_axis(self.plot)
         self.graphics.ci.layout.setRowStretchFactor(0, 3)
         self.graphics.ci.layout.setRowStretchFactor(1, 1)
         self.bars, self.lost, self.rules = [], [], []

@@ -9,7 +9,7 @@ import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QSizePolicy
 
-from rheobase.devices._panel import Line, Panel, said
+from rheobase.devices._panel import Line, Panel, said, squared
 from rheobase.stream.block import Spec
 
 MOST = 48
@@ -58,11 +58,16 @@ class NumbersPanel(Panel):
         cells = [
             f'<td style="color:{dim}">{said(feed.spec.channels[k])}</td>'
             f'<td align="right" style="padding-left:12px; padding-right:26px">{value(float(x[k]))} '
-            f'<span style="color:{dim}">{said(feed.spec.unit)}</span></td>'
+            f'<span style="color:{dim}">{said(unit_of(feed.spec, k))}</span></td>'
             for k in shown
         ]
         rows = ["".join(cells[r::fit]) for r in range(min(fit, len(cells)))]
         self.words.setText(f'<table cellspacing="0">{"".join(f"<tr>{r}</tr>" for r in rows)}</table>')
+
+
+def unit_of(spec: Spec, k: int) -> str:
+    """The unit of a channel: of a covariance that of the stream, squared."""
+    return squared(spec.unit) if spec.channels[k].startswith("cov(") and spec.unit else spec.unit
 
 
 def value(x: float) -> str:

@@ -88,7 +88,7 @@ class PathPanel(Panel):
                 self.dots[k].setData(here[:1], here[1:])
                 corners += [np.nanmin(xy, axis=0), np.nanmax(xy, axis=0)]
             if (angle := heading(x[-1], at)) is not None and self.reach is not None:
-                size = 0.06 * float(np.ptp(self.reach, axis=0).max())
+                size = 0.1 * float(np.ptp(self.reach, axis=0).max())
                 self.arrows[k].setData(*np.array([here, here + size * np.array([np.cos(angle), np.sin(angle)])]).T)
         if corners:
             self._range(np.array([np.min(corners, axis=0), np.max(corners, axis=0)]))

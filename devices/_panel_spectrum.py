@@ -9,7 +9,7 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QRectF
 
-from rheobase.devices._panel import RIGHT, Line, Panel, said
+from rheobase.devices._panel import RIGHT, Line, Panel, said, squared
 from rheobase.stream.block import Spec, StreamError
 
 F = NDArray[np.float64]
@@ -57,8 +57,7 @@ class SpectrumPanel(Panel):
 
     def build(self) -> None:
         spec = self.feeds[0].spec
-        of = f"({spec.unit})²" if spec.unit else "1"
-        self.plot = self.add_plot(x="frequency, Hz", y=f"power, dB re {of}/Hz")
+        self.plot = self.add_plot(x="frequency, Hz", y=f"power, dB re {squared(spec.unit)}/Hz")
         self.plot.showGrid(x=True, y=True, alpha=0.12)
         self.plot.setXRange(0, spec.rate / 2, padding=0)
         lines = [pg.PlotCurveItem(pen=None) for _ in range(2)]
@@ -146,8 +145,7 @@ class SpectrogramPanel(Panel):
             self.item.setRect(QRectF(-look.span, 0, look.span, rate / 2))
             self.bar.setLevels(levels)
         what = said(feed.spec.channels[picked[0]])
-        of = f"({feed.spec.unit})²" if feed.spec.unit else "1"
-        self.say(f"{what}, dB re {of}/Hz")
+        self.say(f"{what}, dB re {squared(feed.spec.unit)}/Hz")
 
 
 def unbroken(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -54,6 +54,7 @@ class StatesPanel(Panel):
         self.side_axis(self.plot)
         self.plot.setYRange(0, 1, padding=0)
         self.plot.getAxis("left").setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")]])
+        self.plot.getAxis("left").setStyle(hideOverlappingLabels=False)
         if row:
             self.graphics.ci.layout.setRowStretchFactor(0, 3)
             self.graphics.ci.layout.setRowStretchFactor(1, 2)

@@ -74,7 +74,9 @@ class TracesPanel(Panel):
         middle = (np.arange(n) + 0.6) * each
         for item, (lowest, highest) in zip(self.layers, seen, strict=False):
             top, bottom = (middle - (v - around) / unit * each for v in (highest, lowest))
-            item.setImage(_pixels.cover(top, bottom, h)[::-1], levels=(0, 255), autoLevels=False)
+            item.setImage(
+                _pixels.cover(top, bottom, h, min(1.3, 0.3 + each / 8))[::-1], levels=(0, 255), autoLevels=False
+            )
             item.setRect(QRectF(-look.span, -0.6, look.span, n + 0.2))
         size = nice(unit / 3 if n > 1 else unit / 4)
         while size / unit * each < 14 and size < 100 * unit:  # a bar that can be seen

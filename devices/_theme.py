@@ -44,7 +44,7 @@ DARK = Theme(
 )  # fmt: skip
 LIGHT = Theme(
     "#f6f7f8", "#ffffff", "#d3d8dd", "#1b1f23", "#5d6873",
-    "#0072b2", "#c77700", "#00835f", "#a08c00", "#c04a00", "#a8457c",
+    "#1a7fc4", "#c77700", "#00664a", "#a08c00", "#c04a00", "#b84f8a",
 )  # fmt: skip
 THEMES = {"dark": DARK, "light": LIGHT}
 

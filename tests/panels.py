@@ -20,11 +20,11 @@ def regular(rate: float, seconds: float) -> np.ndarray:
     return T0 - seconds + np.arange(1, round(rate * seconds) + 1) / rate
 
 
-def waves(n: int = 12, rate: float = 250.0, seconds: float = 10.0) -> Stream:
+def waves(n: int = 12, rate: float = 250.0, seconds: float = 10.0, rhythm: float = 2.5e-5) -> Stream:
     """EEG-like: noise with a rhythm of 10 Hz that comes and goes, V."""
     t, rng = regular(rate, seconds), np.random.default_rng(1)
     x = rng.standard_normal((len(t), n)) * 8e-6
-    x += 2.5e-5 * np.sin(2 * np.pi * 10 * t + np.arange(n)[:, None] / 3).T * (np.sin(t) > 0)[:, None]
+    x += rhythm * np.sin(2 * np.pi * 10 * t + np.arange(n)[:, None] / 3).T * (np.sin(t) > 0)[:, None]
     return Spec(rate=rate, channels=numbered("ch", n), unit="V"), x
 
 
@@ -117,7 +117,7 @@ def words() -> Stream:
 SCENES: dict[str, tuple[dict[str, Callable[[], Stream]], Any]] = {
     # name: streams, what the config says of the panel
     "traces": ({"eeg": waves, "marks": words}, "traces"),
-    "traces_128": ({"array": lambda: waves(128)}, "traces"),
+    "traces_128": ({"array": lambda: waves(128, rhythm=1e-4)}, "traces"),
     "image": ({"rates": rates}, "image"),
     "raster": ({"spikes": spikes}, "raster"),
     "spectrum": ({"eeg": waves}, {"kind": "spectrum", "of": "eeg", "channels": ["ch3", "ch0", "ch1", "ch2"]}),
@@ -168,7 +168,13 @@ def viewed(name: str, theme: str = "dark", model: str = "") -> View:
 
 def shown(name: str, theme: str = "dark", size: tuple[int, int] = (480, 320), model: str = "") -> Window:
     """Its window, without the table of health, laid out and painted."""
-    w = viewed(name, theme, model).window()
+    v = viewed(name, theme, model)
+    if name == "health":
+        for k, feed in enumerate(v.feeds):
+            feed.ages.clear()
+            feed.ages.extend(np.random.default_rng(k).gamma(4, 0.001 * (k + 1), 1000).tolist())
+            feed.lost.append((T0 - 3 * k - 1.0, 7 + k))
+    w = v.window()
     w.table.setVisible(False)
     w.status.setVisible(False)
     w.resize(*size)
