@@ -119,6 +119,8 @@ class Panel(QFrame):
         self.graphics.ci.layout.setVerticalSpacing(2)
         self.graphics.setMinimumSize(60, 40)
         self.timed: list[pg.PlotItem] = []
+        self.labelled = True
+        """Whether marks have their words beside them here."""
         self.shown = ""
         self.title(self.names())
         self.build()
@@ -210,7 +212,7 @@ class Panel(QFrame):
             low, high = plot.vb.viewRange()[1]
             plot.lines.setData(at, np.tile([low, high], len(words)))
             for j, item in enumerate(plot.words):
-                there = j < len(words) and k == 0
+                there = self.labelled and k == 0 and j < len(words)
                 item.setVisible(there)
                 if there:
                     t, text = words[-1 - j]

@@ -136,7 +136,7 @@ class CursorPanel(Panel):
             [p[0] for p in at],
             [p[1] for p in at],
             size=[2 * p[2] for p in at],
-            pen=[pg.mkPen(self.rings[k % len(self.rings)], width=1.2) for k in self.seen.values()],
+            pen=[pg.mkPen(self.rings[k % len(self.rings)], width=1.6) for k in self.seen.values()],
         )
         goal = places[-1]
         off = 100 * x[-1, [w["cursor_x"], w["cursor_y"]]] - goal[:2]

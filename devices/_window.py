@@ -98,6 +98,9 @@ class Window(QWidget):
                 panel.graphics.hands = self.hands
                 side.addWidget(panel)
                 self.panels.append(panel)
+            timed = [p for p in self.panels[-len(column) :] if p.timed]
+            for panel in timed[1:]:
+                panel.labelled = False
             side.setSizes([1000 * p.stretch for p in self.panels[-len(column) :]])
             self.splitter.addWidget(side)
         self.splitter.setSizes([1000] * len(self.columns))
