@@ -196,11 +196,11 @@ def test_scale_bars_have_round_lengths(x: float) -> None:
 
 
 def test_every_panel_shows_what_it_was_given() -> None:
-    v = filled(view("task", "rates", "cursor", "wish", "markers", panels={"markers": "numbers"}))
+    v = filled(view("task", "cursor", "wish", "rates", "markers"))
     w = v.window()
     w.grab()  # lays it out
     kinds = {type(p).__name__: p for p in w.panels}
-    assert list(kinds) == ["CursorPanel", "ImagePanel", "TracesPanel", "NumbersPanel"]
+    assert list(kinds) == ["CursorPanel", "TracesPanel", "ImagePanel", "NumbersPanel"]
     assert [f.name for f in kinds["TracesPanel"].feeds] == ["cursor", "wish"]  # alike: one over the other
     w.paint()
 
