@@ -25,6 +25,8 @@ IRREGULAR = 1 << 17
 """Samples kept of a stream without a rate, at most."""
 UNITS = 50_000
 """Units of a fleet that are remembered, at most: those heard last."""
+LARGEST = 1e30
+"""What is larger is no number that can be drawn."""
 WORDS = 1000
 """Markers kept."""
 
@@ -117,7 +119,7 @@ class Feed:
                 (float(t), " ".join(map(str, line))) for t, line in zip(x.times[-WORDS:], x.data[-WORDS:], strict=True)
             )
             return
-        data = x.data.astype(np.float32)
+        data = shown(x.data)
         self.fine.write(x.times, data, data)
         self.last = data[-1].copy()
         if self.coarse:
@@ -206,3 +208,13 @@ class Feed:
             "segment": str(self.segment),
             "": ", ".join(wrong),
         }
+
+
+def shown(x: NDArray[Any]) -> Values:
+    """Samples as they are drawn: NaN in place of what cannot be."""
+    with np.errstate(over="ignore"):
+        data = x.astype(np.float32)
+    bad = ~(np.abs(data) <= LARGEST)
+    if bad.any():
+        data[bad] = np.nan
+    return data

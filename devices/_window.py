@@ -60,7 +60,6 @@ class Window(QWidget):
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, 1000)
         self.slider.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.slider.setVisible(recording is not None)
         self.slider.sliderMoved.connect(self.slid)
         self.hands = Hands(self)
         self.table, self.status = QLabel(), QLabel()
@@ -145,7 +144,6 @@ class Window(QWidget):
         self.table.setText(f'<table cellspacing="0">{"".join(rows)}</table>')
         a, b = self.reach()
         back = self.recording is None and self.look.end is not None
-        self.slider.setVisible(self.recording is not None or back)
         if b > a and not self.slider.isSliderDown():
             self.slider.setValue(round(1000 * (self.at - a) / (b - a)))
         words = [f"paused, {self.look.newest - self.look.right:.1f} s back"] if back else []
