@@ -73,8 +73,12 @@ class Feed:
     """
 
     def __init__(self, name: str, spec: Spec, span: float, past: float = 0.0) -> None:
-        self.name, self.spec = name, spec
-        past = max(past, span)
+        self.name, self.spec, self.span, self.past = name, spec, span, max(past, span)
+        self.forget()
+
+    def forget(self) -> None:
+        """As if nothing had come yet."""
+        spec, span, past = self.spec, self.span, self.past
         words = spec.dtype == "str"
         most = max(16, FINE // (4 * spec.n))
         size = 1 if words else min(math.ceil(spec.rate * past) if spec.rate else IRREGULAR, most)

@@ -195,6 +195,9 @@ class Window(QWidget):
 
     def zoom(self, factor: float) -> None:
         self.look.span = min(max(self.look.span * factor, SHORTEST), self.past)
+        if self.recording:
+            self.recording.back = self.look.span
+            self.recording.seek(self.at)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if not self.hands.pressed(event):

@@ -24,13 +24,14 @@ from rheobase.stream.node import NotNegative, Positive, Sink
 
 try:
     import pyqtgraph as pg
-    from PySide6.QtCore import QTimer
+    from PySide6.QtCore import QEvent, QTimer
     from PySide6.QtGui import QFont, QFontDatabase
     from PySide6.QtWidgets import QApplication
 
     from rheobase.devices import marks
     from rheobase.devices._panel import Line, Look
     from rheobase.devices._panels import arranged, lines, planned
+    from rheobase.devices._recording import Recording
     from rheobase.devices._theme import THEMES
     from rheobase.devices._window import Window
 except ImportError as e:
@@ -85,6 +86,9 @@ class View(Sink):
     picture: str = ""
     """PNG of the window to write at the end, in the run directory; "": none."""
 
+    recording: Recording | None = field(default=None, init=False, repr=False)
+    """Where its samples come from, if nobody gives it any."""
+
     def check(self) -> None:
         """Raises StreamError where a panel is for no input, or is of no kind."""
         if self.inputs:
@@ -103,12 +107,12 @@ class View(Sink):
         with self.lock:
             self.feeds[i].take(x)
 
-    def window(self, recording: Any = None) -> Window:
+    def window(self) -> Window:
         """A window on what was taken, as it is now. Needs the main thread."""
         application()
         look = Look(self.span, THEMES[self.theme])
         title = f"rheobase · {self.folder.name if self.folder else self.name or 'view'}"
-        w = Window(self.feeds, self.columns, look, title, marks.write, self.another, self.snap, recording)
+        w = Window(self.feeds, self.columns, look, title, marks.write, self.another, self.snap, self.recording)
         w.past = max(self.span, self.past)
         self.windows.append(w)
         with self.lock:
@@ -117,7 +121,7 @@ class View(Sink):
 
     def another(self) -> None:
         """One more window, beside the others."""
-        w = self.window(self.windows[0].recording)
+        w = self.window()
         w.resize(self.windows[0].size())
         w.show()
 
@@ -145,6 +149,8 @@ class View(Sink):
             shown = [x for x in self.windows if seen and x.isVisible() and not x.isMinimized()]
             if not shown and now() - painted > UNSEEN:
                 shown = [w]
+            if self.recording:
+                self.recording.tick()
             for x in shown:
                 painted = now()
                 with self.lock:
@@ -161,6 +167,8 @@ class View(Sink):
             self.save(w)
         for x in self.windows:
             x.close()
+        app.processEvents()  # what is left to the end of Python is deleted in any order, which Qt may not survive
+        app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
         return True
 
     def save(self, w: Window) -> Path:
