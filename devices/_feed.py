@@ -74,6 +74,7 @@ class Feed:
 
     def __init__(self, name: str, spec: Spec, span: float, past: float = 0.0) -> None:
         self.name, self.spec, self.span, self.past = name, spec, span, max(past, span)
+        self.from_file = False
         self.forget()
 
     def forget(self) -> None:
@@ -185,13 +186,13 @@ class Feed:
     def rate(self) -> float:
         """Samples a second over the last blocks, by their own times, Hz."""
         if len(self.clock) < 2 or self.clock[-1][0] <= self.clock[0][0]:
-            return math.nan
+            return self.spec.rate if self.from_file and self.spec.rate else math.nan
         return (self.clock[-1][1] - self.clock[0][1]) / (self.clock[-1][0] - self.clock[0][0])
 
     @property
     def recorded(self) -> bool:
         """Whether its times are those of a recording, so that ages mean nothing."""
-        return bool(self.ages) and float(np.median(self.ages)) > 1e3
+        return self.from_file or (bool(self.ages) and float(np.median(self.ages)) > 1e3)
 
     def health(self) -> dict[str, Any]:
         """Rate, age p50 and p99, dropped, segment, and a word where something is wrong, as text."""

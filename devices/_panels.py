@@ -42,6 +42,8 @@ NONE = "none"
 """In place of a kind: no panel of its own."""
 SQUARE = ("cursor", "path", "connectivity", "fleet")
 """Kinds that stand on the left where nothing says how panels are laid out."""
+ASPECTS = ("spectrum", "spectrogram", "connectivity", "health", "numbers")
+"""Kinds that do not show the samples themselves over time."""
 KEYS: dict[str, Any] = {"kind": str, "of": (str, list), "channels": (str, list), "model": str, "array": str}
 
 
@@ -93,23 +95,31 @@ def lines(panels: Mapping[str, Any], inputs: Sequence[str]) -> dict[str, Line]:
     return found
 
 
-def planned(given: Mapping[str, Line], inputs: Sequence[str], specs: Sequence[Spec]) -> list[Line]:
-    """All panels: those of the config, and the usual one of each input that none is named after; traces of as many
-    channels in the same unit lie one over the other.
+def planned(
+    given: Mapping[str, Line], inputs: Sequence[str], specs: Sequence[Spec], layout: Sequence[str | Sequence[str]] = ()
+) -> list[Line]:
+    """All panels: those of the config, and the usual one of each input that none is named after, where no other panel
+    shows its samples or the layout names it; traces of as many channels in the same unit lie one over the other.
 
     Raises StreamError where a panel does not suit its streams.
     """
     by_name = dict(zip(inputs, specs, strict=True))
+    wanted = {n for c in layout for n in ([c] if isinstance(c, str) else c)}
+    seen = {n for line in given.values() if line.kind not in ASPECTS for n in line.of} - wanted
     found: list[Line] = []
     for name in inputs:
         if name in given:
             found.append(given[name])
             continue
         spec, kind = by_name[name], usual(by_name[name])
-        if any(name in line.of and line.kind not in ("health", "numbers") for line in given.values()):
-            continue  # it is looked at already
+        if name in seen:
+            continue
         like = [x for x in found if x.kind == kind == "traces" and x.name not in given]
-        same = next((x for x in like if _alike(by_name[x.of[0]], spec) and len(x.of) < 6), None)
+        same = (
+            None
+            if name in wanted
+            else next((x for x in like if _alike(by_name[x.of[0]], spec) and len(x.of) < 6), None)
+        )
         if same is None:
             found.append(Line(name, kind, (name,)))
         else:
@@ -126,7 +136,7 @@ def planned(given: Mapping[str, Line], inputs: Sequence[str], specs: Sequence[Sp
 
 def arranged(found: Sequence[Line], layout: Sequence[str | Sequence[str]]) -> list[list[Line]]:
     """Panels in columns. Raises StreamError where the layout names what is not there."""
-    by_name = {line.name: line for line in found} | {n: line for line in found for n in line.of[1:] if len(line.of) > 1}
+    by_name = {n: line for line in found if line.kind == "traces" for n in line.of}
     by_name |= {line.name: line for line in found}
     if layout:
         columns = []

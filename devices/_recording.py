@@ -27,8 +27,10 @@ class Recording:
 
     def __init__(self, sources: Sequence[Replay], feeds: Sequence[Feed], back: float) -> None:
         self.sources, self.feeds, self.back = sources, feeds, back
-        self.times = [r.stamps(0, r.found.n) for r in sources]
-        self.order = [np.maximum.accumulate(t) if len(t) else t for t in self.times]  # a clock may have been set back
+        for feed in feeds:
+            feed.from_file = True
+        times = [r.stamps(0, r.found.n) for r in sources]
+        self.order = [np.maximum.accumulate(t) if len(t) else t for t in times]  # a clock may have been set back
         known = [t for t in self.order if len(t)]
         self.begin = min((float(t[0]) for t in known), default=0.0)
         self.end = max((float(t[-1]) for t in known), default=0.0)

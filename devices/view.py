@@ -97,7 +97,8 @@ class View(Sink):
     def start(self, *inputs: Spec) -> None:
         """Raises StreamError where a panel does not suit its inputs."""
         names = self.inputs or tuple(f"input {i}" for i in range(len(inputs)))
-        self.columns: list[list[Line]] = arranged(planned(lines(self.panels, names), names, inputs), self.layout)
+        found = planned(lines(self.panels, names), names, inputs, self.layout)
+        self.columns: list[list[Line]] = arranged(found, self.layout)
         self.lock = threading.Lock()
         self.feeds = [Feed(name, spec, self.span, self.past) for name, spec in zip(names, inputs, strict=True)]
         self.windows: list[Window] = []

@@ -177,6 +177,7 @@ def shown(name: str, theme: str = "dark", size: tuple[int, int] = (480, 320), mo
     w = v.window()
     w.table.setVisible(False)
     w.status.setVisible(False)
+    w.slider.setVisible(False)
     w.resize(*size)
     w.grab()  # lays it out
     w.paint()

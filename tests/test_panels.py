@@ -112,6 +112,7 @@ def test_a_panel_of_other_samples_does_not_pass(name: str) -> None:
     w = v.window()
     w.table.setVisible(False)
     w.status.setVisible(False)
+    w.slider.setVisible(False)
     w.resize(480, 320)
     w.grab()
     w.paint()
@@ -226,6 +227,9 @@ def test_layouts() -> None:
         ("a", "traces", ("a", "b")),
         ("f", "spectrum", ("raw",)),
     ]
+    given = lines({"c": {"kind": "compare", "of": ["a", "b"]}, "f": {"kind": "spectrum", "of": "raw"}}, names)
+    assert [x.name for x in planned(given, names, specs)] == ["task", "raw", "c", "f"]  # a and b are seen in c
+    assert [x.name for x in planned(given, names, specs, ["c", ["b", "raw"]])] == ["task", "b", "raw", "c", "f"]
     assert [[x.name for x in c] for c in arranged(found, [])] == [["task"], ["a", "f"]]
     assert [[x.name for x in c] for c in arranged(found, ["f", ["b", "task"]])] == [["f"], ["a", "task"]]
     with pytest.raises(StreamError, match="layout: no panel 'tsk'; did you mean 'task'"):

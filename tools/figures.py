@@ -245,6 +245,7 @@ def course_of_stream(c: Any, t0: float) -> Figure:
             panel.set_ylabel(_with(c.spec.channels[k][:12], c.spec.unit), rotation=0, ha="right", va="center")
         panel = panels[-1]
     panel.set_xlabel("time, s")
+    figure.axes[0].set_title(c.name, loc="left")
     return figure
 
 

@@ -59,7 +59,8 @@ def recorded(
     if path.is_dir():
         file, given = of_run(path)
     there = streams(str(file), salvage=True)
-    names = list(chosen) or [n for n in given.pop("of", there) if n in there] or list(there)
+    seen = given.pop("of", [*there])
+    names = list(chosen) or [n for n in seen if n in there] or list(there)
     for name in names:
         if name not in there:
             raise StreamError(f"{file}: no stream {name!r}{nearest(name, there)}")
