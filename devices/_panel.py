@@ -13,7 +13,7 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QMouseEvent, QWheelEvent
-from PySide6.QtWidgets import QFrame, QLabel, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QGraphicsItem, QLabel, QVBoxLayout
 
 from rheobase.devices._feed import Feed
 from rheobase.devices._theme import DARK, Theme
@@ -167,6 +167,7 @@ class Panel(QFrame):
             axis = plot.getAxis(side)
             axis.setPen(self.theme.grid)
             axis.setTextPen(self.theme.dim)
+            axis.setCacheMode(QGraphicsItem.CacheMode.DeviceCoordinateCache)  # drawn anew when it changes, no sooner
             axis.setStyle(tickLength=4, hideOverlappingLabels=side == "left")
         plot.getAxis("left").enableAutoSIPrefix(False)
         plot.getAxis("bottom").enableAutoSIPrefix(False)

@@ -38,8 +38,14 @@ class ImagePanel(Panel):
         if known.size:
             known = known[:: max(1, known.size // 20_000)]
             a, b = np.percentile(known, [2, 99])
-            levels = (float(a), float(b if b > a else a + 1))
+            levels = steady(self.bar.levels(), float(a), float(b if b > a else a + 1))
             self.item.setImage(image, levels=levels, autoLevels=False)
             self.item.setRect(QRectF(-look.span, -0.5, look.span, len(shown)))
             if levels != self.bar.levels():
                 self.bar.setLevels(levels)
+
+
+def steady(old: tuple[float, float], a: float, b: float) -> tuple[float, float]:
+    """Limits of a scale: the old ones as long as the new ones are near, so that colours do not flicker."""
+    near = 0.05 * (b - a)
+    return old if abs(old[0] - a) <= near and abs(old[1] - b) <= near else (a, b)

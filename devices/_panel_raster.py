@@ -10,6 +10,7 @@ from PySide6.QtCore import QRectF
 
 from rheobase.devices._feed import Feed
 from rheobase.devices._panel import Look, Panel
+from rheobase.devices._pixels import grouped
 from rheobase.devices._theme import Theme, fading
 
 
@@ -43,9 +44,8 @@ def raster(plot: pg.PlotItem, theme: Theme) -> Callable[[Feed, Look, int, int, l
         if len(times):
             x = np.maximum(-low, high)[:, shown]
             at = np.searchsorted(np.maximum.accumulate(times), edges)
-            some = np.flatnonzero(at[1:] > at[:-1])
-            if len(some):
-                image[:, some] = np.nan_to_num(np.fmax.reduceat(x[: at[-1]], at[some])).T
+            some, most = grouped(np.fmax, x, at)
+            image[:, some] = np.nan_to_num(most).T
         top = max(1.0, float(np.quantile(image[image > 0], 0.95)) if (image > 0).any() else 1.0)
         shade = np.clip(image / top, 0, 1)
         shade[image > 0] = 0.35 + 0.65 * shade[image > 0]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QRectF
 
 from rheobase.devices._panel import RIGHT, Line, Panel, said, squared
+from rheobase.devices._panel_image import steady
 from rheobase.stream.block import Spec, StreamError
 
 F = NDArray[np.float64]
@@ -140,10 +141,11 @@ class SpectrogramPanel(Panel):
         known = image[np.isfinite(image)]
         if known.size:
             a, b = np.percentile(known[:: max(1, known.size // 20_000)], [5, 99.5])
-            levels = (float(a), float(max(b, a + 1)))
+            levels = steady(self.bar.levels(), float(a), float(max(b, a + 1)))
             self.item.setImage(image.T, levels=levels, autoLevels=False)
             self.item.setRect(QRectF(-look.span, 0, look.span, rate / 2))
-            self.bar.setLevels(levels)
+            if levels != self.bar.levels():
+                self.bar.setLevels(levels)
         what = said(feed.spec.channels[picked[0]])
         self.say(f"{what}, dB re {squared(feed.spec.unit)}/Hz")
 

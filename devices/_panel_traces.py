@@ -35,6 +35,8 @@ class TracesPanel(Panel):
         """What a lane is high, in units of the stream."""
         self.zoom = 1.0
         self.lanes: tuple[list[int], int] = [], 0
+        self.drawn = 0.0, 0.0
+        """Where the scale bar is, and what it measures."""
         self.plot = self.add_plot(x=self.look.label(), time=True)
         self.rules = pg.PlotCurveItem(pen=pg.mkPen(self.theme.grid, width=1), connect="pairs")
         self.plot.addItem(self.rules)
@@ -54,13 +56,15 @@ class TracesPanel(Panel):
         lanes = self.chosen(self.feeds[0], LANES)
         n = len(lanes)
         self._lanes(lanes, h)
+        few = lanes == list(range(lanes[0], lanes[0] + n)) if n else False
+        shown = slice(lanes[0], lanes[0] + n) if few else lanes  # neighbours need no copy
         edges = np.linspace(look.left, look.right, w + 1)
         margin = look.span / w
         past = [f.between(look.left - 3 * margin - 0.1 * look.span, look.right + 3 * margin, w) for f in self.feeds]
         seen = []
         for t, a, b in past:
-            own = a[:, lanes]
-            seen.append(_pixels.spans(t, own, own if b is a else b[:, lanes], edges))
+            own = a[:, shown]
+            seen.append(_pixels.spans(t, own, own if b is a else b[:, shown], edges))
         least = np.fmin.reduce([np.fmin.reduce(a) for a, _ in seen])
         most = np.fmax.reduce([np.fmax.reduce(b) for _, b in seen])
         if not n or not np.isfinite(least).any():
@@ -83,7 +87,9 @@ class TracesPanel(Panel):
             size = nice(size * 2.6)
         edge, centre = -0.004 * look.span, (n - 1) / 2
         self.bar.setData([edge, edge], [centre - size / unit / 2, centre + size / unit / 2])
-        self.side.setTicks([[(centre, scale(size, self.feeds[0].spec.unit))]])
+        if (centre, size) != self.drawn:
+            self.drawn = centre, size
+            self.side.setTicks([[(centre, scale(size, self.feeds[0].spec.unit))]])
 
     def _lanes(self, lanes: list[int], h: int) -> None:
         """The axis: as many names as there is room for."""

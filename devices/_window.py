@@ -17,7 +17,12 @@ from rheobase.devices._hands import HELP, Hands
 from rheobase.devices._panel import Line, Look, Panel, said
 from rheobase.devices._panels import PANELS
 from rheobase.devices._theme import DARK, LIGHT
+from rheobase.stream.clock import now
 
+TELL = 0.2
+"""s from one table of health to the next."""
+ROWS = 6
+"""Inputs in it, at most."""
 SHORTEST = 0.02
 """s: the least time a window can show."""
 
@@ -69,6 +74,7 @@ class Window(QWidget):
         self.status.setWordWrap(True)
         for widget in (self.slider, self.hands.entry, self.table, self.status):
             self.box.addWidget(widget)
+        self.told, self.frames = -math.inf, 0
         self.alone: Panel | None = None
         self.word, self.helped = "", False
         self.panels: list[Panel] = []
@@ -119,6 +125,7 @@ class Window(QWidget):
     def paint(self) -> None:
         """All panels that can be seen, as the feeds are now."""
         look = self.look
+        self.frames += 1
         look.newest = max((f.newest for f in self.feeds.values() if f.spec.dtype != "str"), default=-math.inf)
         if math.isinf(look.newest):
             look.newest = max((f.newest for f in self.feeds.values()), default=-math.inf)
@@ -134,25 +141,34 @@ class Window(QWidget):
 
     def tell(self) -> None:
         """The table of health, the status, the slider."""
+        if now() - self.told >= TELL:
+            self.told = now()
+            self.health()
+        a, b = self.reach()
+        if b > a and not self.slider.isSliderDown():
+            self.slider.setValue(round(1000 * (self.at - a) / (b - a)))
+        words, r = [], self.recording
+        if r is None and self.look.end is not None:
+            words.append(f"paused, {self.look.newest - self.look.right:.1f} s back")
+        if r:
+            words.append(f"{'playing' if r.playing else 'paused'}, {r.at - r.begin:.1f} of {r.end - r.begin:.1f} s")
+        words += [said(self.word)] if self.word else []
+        keys = HELP if self.helped else " &nbsp; h: keys"
+        text = f'{" &nbsp; ".join(words)}<span style="color:{self.look.theme.dim}">{keys}</span>'
+        if text != self.status.text():
+            self.status.setText(text)
+
+    def health(self) -> None:
+        """The table: all inputs where they are few, else those with a fault first."""
         t, told = self.look.theme, {n: f.health() for n, f in self.feeds.items()}
         heads = list(next(iter(told.values()))) if told else []
         rows = [row("input", *heads, colour=t.dim, wrong=t.red)]
-        shown = sorted(told, key=lambda n: not told[n][""])[:6] if len(told) > 6 else list(told)
+        shown = sorted(told, key=lambda n: not told[n][""])[:ROWS]
+        shown = [n for n in told if n in shown]
         rows += [row(said(n), *told[n].values(), colour=t.ink, wrong=t.red) for n in shown]
         if len(told) > len(shown):
-            rows.append(row(f"and {len(told) - len(shown)} more, well", *[""] * len(heads), colour=t.dim, wrong=t.red))
+            rows.append(row(f"and {len(told) - len(shown)} more", *[""] * len(heads), colour=t.dim, wrong=t.red))
         self.table.setText(f'<table cellspacing="0">{"".join(rows)}</table>')
-        a, b = self.reach()
-        back = self.recording is None and self.look.end is not None
-        if b > a and not self.slider.isSliderDown():
-            self.slider.setValue(round(1000 * (self.at - a) / (b - a)))
-        words = [f"paused, {self.look.newest - self.look.right:.1f} s back"] if back else []
-        if self.recording:
-            r = self.recording
-            words.append(f"{'playing' if r.playing else 'paused'}, {r.at - r.begin:.1f} of {r.end - r.begin:.1f} s")
-        words += [said(self.word)] if self.word else []
-        dim = f'<span style="color:{t.dim}">{{}}</span>'
-        self.status.setText(" &nbsp; ".join(words) + dim.format(HELP if self.helped else " &nbsp; h: keys"))
 
     def help(self) -> None:
         self.helped = not self.helped

@@ -6,6 +6,7 @@ grow with rate or duration. Blocks are taken in by one thread, painted by anothe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -45,6 +46,10 @@ except ImportError as e:
 
 FRAME = 33
 """ms from one picture to the next, or more where painting takes long."""
+REST = 1.5
+"""A frame begins no sooner than so many times the CPU time of the last one after it: two thirds of a core at most."""
+NICE = 5
+"""Priority of the painting thread: what computes and what records go first."""
 UNSEEN = 4.0
 """s from one to the next where nobody looks, so that the last one holds what has been."""
 
@@ -141,12 +146,14 @@ class View(Sink):
             w.show()
         timer = QTimer()
         spent, painted = time.thread_time(), now()
+        self.give_way()
 
         def tick() -> None:
             nonlocal spent, painted
             if stopped():
                 app.quit()
                 return
+            begin = now()
             shown = [x for x in self.windows if seen and x.isVisible() and not x.isMinimized()]
             if not shown and now() - painted > UNSEEN:
                 shown = [w]
@@ -156,8 +163,9 @@ class View(Sink):
                 painted = now()
                 with self.lock:
                     x.paint()
-            before, spent = spent, time.thread_time()
-            timer.start(max(FRAME, round(2000 * (spent - before))))  # half of one core at most, Qt's painting included
+            before, spent = spent, time.thread_time()  # Qt's painting of the last frame included
+            each = max(FRAME, REST * 1e3 * (spent - before))
+            timer.start(max(1, round(each - 1e3 * (now() - begin))))
 
         timer.setSingleShot(True)
         timer.timeout.connect(tick)
@@ -171,6 +179,15 @@ class View(Sink):
         app.processEvents()  # what is left to the end of Python is deleted in any order, which Qt may not survive
         app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
         return True
+
+    def give_way(self) -> None:
+        """Paint at a low priority, where nothing that computes shares this process and so waits for this thread."""
+        nodes = self.config.get("nodes", {})
+        home = dict(nodes.get(self.name, {})).get("process", "main")
+        beside = {e["type"] for n, e in nodes.items() if e.get("process", "main") == home and n != self.name}
+        if nodes and beside <= {"marks", "lsl_out"}:
+            with contextlib.suppress(OSError, AttributeError):  # where threads have no priority of their own
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
     def save(self, w: Window) -> Path:
         """Write the picture of a window."""
