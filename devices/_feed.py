@@ -199,7 +199,11 @@ class Feed:
         silent = now() - self.heard
         p50, p99 = np.quantile(self.ages, [0.5, 0.99], method="higher") * 1e3 if self.ages else (math.nan, math.nan)
         wrong = [] if self.samples else ["nothing yet"]
-        wrong += [f"silent for {silent:.0f} s"] if self.samples and silent > 1 and not self.recorded else []
+        wrong += (
+            [f"silent for {silent:.0f} s"]
+            if self.samples and self.spec.rate and silent > 1 and not self.recorded
+            else []
+        )
         wrong += ["samples dropped"] if self.drops else []
 
         def age(x: float) -> str:

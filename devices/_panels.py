@@ -58,6 +58,7 @@ def usual(spec: Spec) -> str:
         ("life", {"rul_5", "rul_50", "rul_95"}),
         ("states", {"p0", "p1"}),
         ("path", set(TURN)),
+        ("path", {"x", "y", "heading"}),
     ):
         if needs <= has:
             return kind

@@ -145,8 +145,8 @@ class Window(QWidget):
             self.told = now()
             self.health()
         a, b = self.reach()
-        if b > a and not self.slider.isSliderDown():
-            self.slider.setValue(round(1000 * (self.at - a) / (b - a)))
+        if not self.slider.isSliderDown():
+            self.slider.setValue(round(1000 * (self.at - a) / (b - a)) if b > a else 1000)
         words, r = [], self.recording
         if r is None and self.look.end is not None:
             words.append(f"paused, {self.look.newest - self.look.right:.1f} s back")

@@ -6,6 +6,7 @@ import argparse
 import importlib.resources
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -204,7 +205,11 @@ def _view(given: argparse.Namespace) -> int:
         if not found:
             raise StreamError(f"--panel {word!r}: write INPUT=KIND")
         panels[name] = kind
-    return look(given.names, OUT, panels, given.picture, given.at, span=given.span, theme=given.theme)
+    size = re.fullmatch(r"(\d{3,5})x(\d{3,5})", given.size) if given.size else None
+    if given.size and not size:
+        raise StreamError(f"--size {given.size!r}: write WIDTHxHEIGHT, in pixels")
+    pixels = (int(size[1]), int(size[2])) if size else None
+    return look(given.names, OUT, panels, given.picture, given.at, pixels, span=given.span, theme=given.theme)
 
 
 def _report(given: argparse.Namespace) -> int:
@@ -346,6 +351,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--span", type=float, metavar="S", help="time shown, s (default: 10)")
     sub.add_argument("--theme", choices=["dark", "light"], help="colours")
     sub.add_argument("--at", type=float, metavar="S", help="of a recording: s from its beginning")
+    sub.add_argument("--size", metavar="WxH", help="of the window, in pixels (default: 1280x720)")
     sub.add_argument("--picture", default="", metavar="FILE", help="write a PNG instead of opening a window")
     sub = command("report", _report, "write one page on a run: figures, ages, losses, config, versions")
     sub.add_argument("run", metavar="RUN", help="a run directory")

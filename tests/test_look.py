@@ -130,6 +130,7 @@ def test_segments_and_clock_resets_of_a_recording(tmp_path: Path) -> None:
         (["{run}", "row"], "no stream 'row'; did you mean 'raw'"),
         (["{run}", "--panel", "raw"], "write INPUT=KIND"),
         (["{run}", "--panel", "raw=spectrun", "--picture", "p.png"], "did you mean 'spectrum'"),
+        (["{run}", "--size", "big"], "write WIDTHxHEIGHT"),
         (["{run}"], "no screen to open a window on"),
     ],
 )
@@ -144,9 +145,10 @@ def test_says_what_cannot_be_looked_at(
 def test_a_picture_of_a_recording(folder: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one.png", tmp_path / "two.png"
     assert main(["view", str(folder), "--picture", str(one), "--at", "4", "--theme", "light"]) == 0
-    assert main(["view", str(folder / "recording.xdf"), "raw", "--picture", str(two), "--panel", "raw=numbers"]) == 0
-    for path in (one, two):
-        assert (QImage(str(path)).width(), QImage(str(path)).height()) == (1280, 720)
+    more = ["--panel", "raw=numbers", "--size", "1920x1080"]
+    assert main(["view", str(folder / "recording.xdf"), "raw", "--picture", str(two), *more]) == 0
+    for path, size in ((one, (1280, 720)), (two, (1920, 1080))):
+        assert (QImage(str(path)).width(), QImage(str(path)).height()) == size
     assert one.read_bytes() != two.read_bytes()
 
 

@@ -173,6 +173,7 @@ def test_colours_of_lines_are_told_apart_without_red_or_green(theme: object) -> 
         (Spec(rate=0, channels=("rul_5", "rul_50", "rul_95", "health", "state")), "life"),
         (Spec(rate=0, channels=("unit", "rul_5", "rul_50", "rul_95", "health")), "fleet"),
         (Spec(rate=100, channels=("qw", "qx", "qy", "qz")), "path"),
+        (Spec(rate=100, channels=("x", "y", "heading"), unit="m"), "path"),
     ],
 )
 def test_each_stream_finds_the_panel_that_suits_it(spec: Spec, kind: str) -> None:

@@ -216,9 +216,8 @@ def ages(turns: int, seconds: float) -> None:
                 log = (Path(home) / "run" / "log.txt").read_text()
             found[word].append(report.ages["out"])
             a = report.ages["out"]
-            print(
-                f"{word:8s} p50 {1e3 * a['p50']:.2f} p99 {1e3 * a['p99']:.2f} max {1e3 * a['max']:.2f} ms", flush=True
-            )
+            told = "  ".join(f"{q} {1e3 * a[q]:.2f}" for q in ("p50", "p99", "max"))
+            print(f"{word:8s} {told} ms  {log.strip()}", flush=True)
     for q in ("p50", "p99"):
         pairs = [b[q] / a[q] for a, b in zip(found["without"], found["with"], strict=True)]
         print(f"age {q} with a window / without, median of {turns} pairs: {statistics.median(pairs):.3f}")

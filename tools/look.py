@@ -32,6 +32,7 @@ def look(
     panels: Mapping[str, Any] | None = None,
     picture: str = "",
     at: float | None = None,
+    size: tuple[int, int] | None = None,
     **more: Any,
 ) -> int:
     """A window on a run, a recording (then some of its streams), or LSL streams by name.
@@ -39,6 +40,7 @@ def look(
     panels   as in a config: input -> kind
     picture  PNG to write instead of opening a window: of a recording at once, of live streams after 5 s
     at       s from the beginning of a recording to begin at (default: its first 10 s; with a picture its end)
+    size     of the window, pixels (width, height)
     more     other parameters of the view
 
     Raises StreamError where there is no such stream.
@@ -46,8 +48,8 @@ def look(
     first = Path(names[0]) if names else Path()
     if names and (first.suffix or first.exists() or "/" in names[0]):
         view = recorded(first, names[1:], panels or {}, at, bool(picture), **more)
-        return show(view, picture)
-    return live(names, console, panels or {}, picture, **more)
+        return show(view, picture, size)
+    return live(names, console, panels or {}, picture, size, **more)
 
 
 def recorded(
@@ -108,7 +110,12 @@ def fitting(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def live(
-    names: Sequence[str], console: rich.console.Console, panels: Mapping[str, Any], picture: str, **more: Any
+    names: Sequence[str],
+    console: rich.console.Console,
+    panels: Mapping[str, Any],
+    picture: str,
+    size: tuple[int, int] | None = None,
+    **more: Any,
 ) -> int:
     """A window on LSL streams, which ends when it is closed."""
     from rheobase.devices.lsl import Lsl
@@ -137,7 +144,7 @@ def live(
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        show(view, picture, 5.0, lambda: not thread.is_alive())
+        show(view, picture, size, 5.0, lambda: not thread.is_alive())
     finally:
         engine.stop()
         thread.join(5.0)
@@ -146,7 +153,13 @@ def live(
     return 0
 
 
-def show(view: View, picture: str, seconds: float = 0.0, ended: Callable[[], bool] = lambda: False) -> int:
+def show(
+    view: View,
+    picture: str,
+    size: tuple[int, int] | None = None,
+    seconds: float = 0.0,
+    ended: Callable[[], bool] = lambda: False,
+) -> int:
     """The window until it is closed, or its picture after so many seconds. Raises StreamError."""
     from rheobase.stream.clock import now
 
@@ -154,7 +167,10 @@ def show(view: View, picture: str, seconds: float = 0.0, ended: Callable[[], boo
     view.picture = picture
 
     def stopped() -> bool:
-        nonlocal opened
+        nonlocal opened, size
+        if size and view.windows:
+            view.windows[0].resize(*size)
+            size = None
         if picture:
             return ended() or now() - begin > seconds
         opened = opened or any(w.isVisible() for w in view.windows)
