@@ -32,7 +32,6 @@ try:
     from rheobase.devices import marks
     from rheobase.devices._panel import Line, Look
     from rheobase.devices._panels import arranged, lines, planned
-    from rheobase.devices._recording import Recording
     from rheobase.devices._theme import THEMES
     from rheobase.devices._window import Window
 except ImportError as e:
@@ -91,8 +90,8 @@ class View(Sink):
     picture: str = ""
     """PNG of the window to write at the end, in the run directory; "": none."""
 
-    recording: Recording | None = field(default=None, init=False, repr=False)
-    """Where its samples come from, if nobody gives it any."""
+    recording: Any = field(default=None, init=False, repr=False)
+    """Where samples come from if no node gives any: a `Recording`."""
 
     def check(self) -> None:
         """Raises StreamError where a panel is for no input, or is of no kind."""

@@ -14,7 +14,7 @@ os.environ.setdefault("LSLAPICFG", str(HERE.parent / "configs" / "lsl_local.cfg"
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
-LIVE = "bench calibrate clock cursor_user demo engine link lsl lsl_out record replay_run run swap view zmq"
+LIVE = "bench calibrate clock cursor_user demo engine link look lsl lsl_out record replay_run run swap view window zmq"
 """Tests that open streams, sockets, processes or windows, which those of another worker could meet."""
 
 

@@ -425,6 +425,16 @@ DECODERS: list[tuple[str, Callable[[], Decoder]]] = [
 ]
 """What `decoders` measures: a decoder of each type, and the DKF on some."""
 
+
+def view(scale: float = 1.0) -> list[Row]:
+    """What a window costs (bench_view.py); nothing where none can be opened."""
+    if importlib.util.find_spec("pyqtgraph") is None or importlib.util.find_spec("PySide6") is None:
+        return []
+    from rheobase.tools.bench_view import measure
+
+    return measure(scale)
+
+
 BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "fuse": fuse,
     "decode": decode,
@@ -432,6 +442,7 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "hop": hop,
     "pace": pace,
     "replay": replay,
+    "view": view,
 }
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
-import yaml
 
 from rheobase.devices._recording import Recording
 from rheobase.devices.replay import Replay, streams
 from rheobase.devices.view import View, application, visible
 from rheobase.stream.block import StreamError
 from rheobase.stream.engine import Engine
-from rheobase.stream.graph import Graph, read
+from rheobase.stream.graph import Graph
 from rheobase.stream.node import nearest
+from rheobase.tools.run_page import of_run
 
 WAIT = 1.0
 """s to look around for streams, where none is named."""
@@ -77,24 +77,6 @@ def recorded(
     r = view.recording
     r.seek(r.end if at is None and last else r.begin + (view.span if at is None else at))
     return view
-
-
-def of_run(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The recording of a run, and what its graph says of its (first) window."""
-    try:
-        nodes = dict(yaml.safe_load((folder / "config.yaml").read_text())["nodes"])
-    except FileNotFoundError:
-        raise StreamError(f"{folder}: not a run directory: it has no config.yaml") from None
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as e:
-        raise StreamError(f"{folder / 'config.yaml'}: not the config of a run: {e}") from None
-    recorder = next((n for n in nodes.values() if n.get("type") == "record"), None)
-    if recorder is None:
-        raise StreamError(f"{folder}: its graph has no record node, so there is no recording")
-    seen = next((dict(n) for n in nodes.values() if n.get("type") == "view"), None)
-    given = {k: seen[k] for k in ("panels", "layout", "span", "theme") if k in seen} if seen else {}
-    if seen:
-        given["of"] = [e if isinstance(e, str) else e["from"] for e in seen["in"]]
-    return folder / recorder.get("file", "recording.xdf"), given
 
 
 def fitting(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -191,7 +173,6 @@ def around() -> list[str]:
 
 def picture_of(folder: Path, path: Path) -> Path:
     """The window of a run at its end, as a PNG of 1280 x 720. Raises StreamError."""
-    read(folder / "config.yaml")
     view = recorded(folder, (), {}, None, True, theme="light")
     view.picture = str(path.resolve())
     w = view.window()

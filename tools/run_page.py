@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from rheobase.devices.replay import Replay, streams
@@ -66,10 +67,26 @@ def run_page(folder: Path, path: Path | None = None) -> Path:
 
 def recorded(folder: Path) -> list[Course]:
     """Every stream of a run's recording. Raises StreamError."""
-    from rheobase.tools.look import of_run
-
     file, _ = of_run(folder)
     return [course(str(file), name) for name in streams(str(file), salvage=True)]
+
+
+def of_run(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The recording of a run, and what its graph says of its (first) window."""
+    try:
+        nodes = dict(yaml.safe_load((folder / "config.yaml").read_text())["nodes"])
+    except FileNotFoundError:
+        raise StreamError(f"{folder}: not a run directory: it has no config.yaml") from None
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as e:
+        raise StreamError(f"{folder / 'config.yaml'}: not the config of a run: {e}") from None
+    recorder = next((n for n in nodes.values() if n.get("type") == "record"), None)
+    if recorder is None:
+        raise StreamError(f"{folder}: its graph has no record node, so there is no recording")
+    seen = next((dict(n) for n in nodes.values() if n.get("type") == "view"), None)
+    given = {k: seen[k] for k in ("panels", "layout", "span", "theme") if k in seen} if seen else {}
+    if seen:
+        given["of"] = [e if isinstance(e, str) else e["from"] for e in seen["in"]]
+    return folder / recorder.get("file", "recording.xdf"), given
 
 
 def course(file: str, name: str) -> Course:
