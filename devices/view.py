@@ -49,6 +49,8 @@ REST = 1.5
 """A frame begins no sooner than so many times the CPU time of the last one after it: two thirds of a core at most."""
 NICE = 5
 """Priority of the painting thread: what computes and what records go first."""
+ASK = "window.ask"
+"""Name of a file in the run directory that asks for a window. It vanishes when that is opened."""
 UNSEEN = 4.0
 """s from one to the next where nobody looks, so that the last one holds what has been."""
 
@@ -153,6 +155,8 @@ class View(Sink):
                 app.quit()
                 return
             begin = now()
+            if seen and self.asked():
+                self.another()
             shown = [x for x in self.windows if seen and x.isVisible() and not x.isMinimized()]
             if not shown and now() - painted > UNSEEN:
                 shown = [w]
@@ -177,6 +181,14 @@ class View(Sink):
             x.close()
         app.processEvents()  # what is left to the end of Python is deleted in any order, which Qt may not survive
         app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
+        return True
+
+    def asked(self) -> bool:
+        """Whether `rheo view RUN` has asked for one more window, since all were closed, or for somebody else."""
+        wish = (self.folder or Path()) / ASK
+        if self.folder is None or not wish.exists():
+            return False
+        wish.unlink(missing_ok=True)
         return True
 
     def give_way(self) -> None:

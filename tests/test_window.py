@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from rheobase.devices.view import View, Window, layout_file
 from rheobase.stream.block import Block, Spec, numbered
 from rheobase.stream.graph import parse
 from rheobase.stream.run import run
+from rheobase.tools.look import reopened
 
 MARKS = Spec(rate=0, channels=("mark",), dtype="str")
 
@@ -404,6 +406,10 @@ def test_the_window_closed_and_opened_again_while_samples_go_on(
     monkeypatch.setattr("rheobase.devices.view.visible", lambda app: True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     v = view(seconds=5.0)
+    v.folder = tmp_path
+    (tmp_path / "config.yaml").touch()
+    answers: list[bool] = []
+    asks = threading.Thread(target=lambda: answers.append(reopened(tmp_path)))
     looks = 0
 
     def stopped() -> bool:
@@ -415,13 +421,15 @@ def test_the_window_closed_and_opened_again_while_samples_go_on(
             v.windows[0].close()
         if looks == 6:
             assert not v.windows[0].isVisible()
-            v.another()
-        return looks > 10
+            asks.start()  # rheo view RUN
+        return len(answers) > 0 or looks > 300
 
     assert v.loop(stopped)
-    assert len(v.windows) == 2
+    assert answers == [True] and len(v.windows) == 2
     assert v.windows[1].look.newest > T0  # painted after it was opened
     assert v.feeds[0].samples == 1250 + 5 * looks
+    (tmp_path / "tables.json").touch()  # the run has ended
+    assert not reopened(tmp_path)
 
 
 def test_the_slider_scrolls(window: Window) -> None:

@@ -224,9 +224,9 @@ def fitts(trials: Sequence[Trial], slope: float | None, intercept: float | None)
 
 
 def course_of_stream(c: Any, t0: float) -> Figure:
-    """A recorded stream over the whole run (`run_page.Course`): up to 8 channels as bands, more as an image."""
+    """A recorded stream over the whole run (`run_page.Course`): up to 12 channels as bands, more as an image."""
     t, n = c.times - t0, c.low.shape[1]
-    if n > 8:
+    if n > 12:
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         panel = figure.subplots()
         x = np.where(np.abs(c.low) > np.abs(c.high), c.low, c.high).T
@@ -237,7 +237,7 @@ def course_of_stream(c: Any, t0: float) -> Figure:
         figure.colorbar(image, label=c.spec.unit)
         panel.set_ylabel("channel")
     else:
-        figure = Figure(figsize=(9, min(0.9 * n + 0.7, 7)), layout="constrained")
+        figure = Figure(figsize=(9, min(0.9 * n + 0.7, 8)), layout="constrained")
         panels = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
         for k, panel in enumerate(panels):
             low, high = c.low[:, k], c.high[:, k]

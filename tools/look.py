@@ -7,6 +7,7 @@ Nothing in it knows of the window: any number may look, come and go, and what a 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import rich.console
 
 from rheobase.devices._recording import Recording
 from rheobase.devices.replay import Replay, streams
-from rheobase.devices.view import View, application, visible
+from rheobase.devices.view import ASK, View, application, visible
 from rheobase.stream.block import StreamError
+from rheobase.stream.clock import now
 from rheobase.stream.engine import Engine
 from rheobase.stream.graph import Graph
 from rheobase.stream.node import nearest
 from rheobase.tools.run_page import of_run
 
+ANSWER = 3.0
+"""s that a run has to open a window."""
 WAIT = 1.0
 """s to look around for streams, where none is named."""
 
@@ -35,7 +39,8 @@ def look(
     size: tuple[int, int] | None = None,
     **more: Any,
 ) -> int:
-    """A window on a run, a recording (then some of its streams), or LSL streams by name.
+    """A window on a run, a recording (then some of its streams), or LSL streams by name. A run that goes on opens one
+    more of its own.
 
     panels   as in a config: input -> kind
     picture  PNG to write instead of opening a window: of a recording at once, of live streams after 5 s
@@ -46,10 +51,27 @@ def look(
     Raises StreamError where there is no such stream.
     """
     first = Path(names[0]) if names else Path()
+    if first.is_dir() and not names[1:] and not picture and reopened(first):
+        console.print(f"{first} runs: one more window is open")
+        return 0
     if names and (first.suffix or first.exists() or "/" in names[0]):
         view = recorded(first, names[1:], panels or {}, at, bool(picture), **more)
         return show(view, picture, size)
     return live(names, console, panels or {}, picture, size, **more)
+
+
+def reopened(folder: Path) -> bool:
+    """Ask a run that goes on for one more window; False: it has ended, or has nobody to open one."""
+    if (folder / "tables.json").exists() or not (folder / "config.yaml").exists():
+        return False
+    wish = folder / ASK
+    wish.touch()
+    until = now() + ANSWER
+    while wish.exists() and now() < until:
+        time.sleep(0.05)
+    done = not wish.exists()
+    wish.unlink(missing_ok=True)
+    return done
 
 
 def recorded(
@@ -143,8 +165,6 @@ def show(
     ended: Callable[[], bool] = lambda: False,
 ) -> int:
     """The window until it is closed, or its picture after so many seconds. Raises StreamError."""
-    from rheobase.stream.clock import now
-
     begin, opened = now(), False
     view.picture = picture
 

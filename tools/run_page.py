@@ -165,7 +165,7 @@ def listed(courses: Sequence[Course], t0: float) -> Html:
 
 
 def figure(c: Course, t0: float) -> Html:
-    what = "its channels" if c.spec.n <= 8 else "each channel a row"
+    what = "its channels" if c.spec.n <= 12 else "each channel a row"
     said = f"{c.name}: {what}, from the lowest to the highest value at each time."
     return drawn("course_of_stream", said, c, t0)
 
