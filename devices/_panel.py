@@ -77,6 +77,7 @@ class Canvas(pg.GraphicsLayoutWidget):  # type: ignore[misc]
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # keys are the window's
         self.panel = panel
         self.hands: Any = None
 

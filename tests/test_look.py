@@ -125,7 +125,7 @@ def test_segments_and_clock_resets_of_a_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["nowhere"], "no screen|no LSL stream"),
+        (["nowhere"], "no LSL stream with name 'nowhere'"),
         (["x.xdf"], "x.xdf"),
         (["{run}", "row"], "no stream 'row'; did you mean 'raw'"),
         (["{run}", "--panel", "raw"], "write INPUT=KIND"),
@@ -137,7 +137,7 @@ def test_segments_and_clock_resets_of_a_recording(tmp_path: Path) -> None:
 def test_says_what_cannot_be_looked_at(
     words: list[str], says: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rheobase.devices.lsl.Lsl.wait", 0.2, raising=False)
+    monkeypatch.setattr("rheobase.tools.look.FIND", 0.3)
     assert main(["view", *(w.format(run=folder) for w in words)]) == 1
     assert re.search(says, capsys.readouterr().err)
 
@@ -161,7 +161,7 @@ def test_what_of_a_config_fits() -> None:
 RUNNING = """
 name: running
 nodes:
-  src: {{type: signal, rate: 200, channels: 4, seconds: 12}}
+  src: {{type: signal, rate: 200, channels: 4, seconds: 8}}
   out: {{type: lsl_out, in: src, stream: {0}}}
 """
 
@@ -195,7 +195,7 @@ def test_two_windows_come_and_go_while_a_graph_runs(tmp_path: Path, monkeypatch:
         assert live([stream], QUIET, {}, "") == 0
     assert len(seen) == 2 and runs.is_alive()
     runs.join(20.0)
-    assert done and done[0].ok and done[0].samples["src"] == 2400
+    assert done and done[0].ok and done[0].samples["src"] == 1600
 
 
 def test_the_report_of_a_run(folder: Path, tmp_path: Path) -> None:

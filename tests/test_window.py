@@ -91,6 +91,17 @@ def test_space_holds_the_picture_while_samples_go_on(window: Window) -> None:
     assert w.look.end is None and w.look.right == pytest.approx(T0 + 5)
 
 
+def test_keys_are_heard_after_a_click_in_a_panel(window: Window) -> None:
+    w = window
+    w.activateWindow()
+    QTest.qWaitForWindowActive(w, 2000)
+    w.setFocus()
+    QTest.mouseClick(w.panels[0].graphics.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(200, 60))
+    assert QApplication.focusWidget() is w
+    QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Space)
+    assert w.look.end is not None
+
+
 def test_the_arrows_go_back_and_on_as_far_as_there_is_anything(window: Window) -> None:
     w = window
     press(w, Qt.Key.Key_Left)

@@ -26,6 +26,8 @@ from rheobase.tools.run_page import of_run
 
 ANSWER = 3.0
 """s that a run has to open a window."""
+FIND = 5.0
+"""s to look for a stream that is named."""
 WAIT = 1.0
 """s to look around for streams, where none is named."""
 
@@ -131,7 +133,7 @@ def live(
         return 0
     graph = Graph("view-" + "-".join(names)[:40])
     for name in names:
-        graph.add(name, Lsl(stream={"name": name}))
+        graph.add(name, Lsl(stream={"name": name}, wait=FIND))
     view = View.make(panels=dict(panels), **{k: v for k, v in more.items() if v is not None})
     graph.add("view", view, names)
     graph.check()
