@@ -6,6 +6,7 @@ grow with rate or duration. Blocks are taken in by one thread, painted by anothe
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -179,8 +180,6 @@ class View(Sink):
             self.save(w)
         for x in self.windows:
             x.close()
-        app.processEvents()  # what is left to the end of Python is deleted in any order, which Qt may not survive
-        app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
         return True
 
     def asked(self) -> bool:
@@ -224,6 +223,7 @@ def application() -> QApplication:
     if "QT_QPA_PLATFORM" not in os.environ and not screen():
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     app = QApplication(["rheobase"])
+    atexit.register(settle, app)
     app.setQuitOnLastWindowClosed(False)  # closing the window does not stop the graph
     letters = font()
     number = QFontDatabase.addApplicationFont(str(letters)) if letters else -1
@@ -231,6 +231,12 @@ def application() -> QApplication:
     app.setFont(QFont(family[0], 9))
     pg.setConfigOptions(antialias=True)
     return app
+
+
+def settle(app: QApplication) -> None:
+    """Delete what waits to be: what is left to the end of Python goes in any order, which Qt may not survive."""
+    app.processEvents()
+    app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
 
 
 def font() -> Path | None:
