@@ -176,6 +176,7 @@ class View(Sink):
         timer.start(FRAME)
         if not stopped():
             app.exec()
+        timer.stop()  # it would end the next loop of this process
         if self.picture:
             self.save(w)
         for x in self.windows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from pathlib import Path
@@ -301,6 +302,25 @@ def test_closing_the_window_does_not_end_the_loop_and_the_picture_is_written(
     assert (image.width(), image.height()) == (1280, 720)
     assert v.feeds[0].samples == 2401
     assert (tmp_path / "home" / "rheobase" / "graph-view.json").exists()  # where it was, for the next time
+
+
+def test_a_loop_that_had_nothing_to_do_leaves_the_next_alone() -> None:
+    """Its timer, too, has ended."""
+    kept = [view("cursor"), view("cursor")]
+    assert kept[0].loop(lambda: True)
+    gc.disable()  # nothing else ends it
+    looks = 0
+
+    def stopped() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 8
+
+    try:
+        assert kept[1].loop(stopped)
+    finally:
+        gc.enable()
+    assert looks > 8
 
 
 def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
