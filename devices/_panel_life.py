@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rheobase.devices._panel import LEFT, Line, Panel, dot, need
 from rheobase.devices._panel_fleet import at_risk
-from rheobase.devices._theme import Theme
+from rheobase.devices._theme import of_state
 from rheobase.stream.block import Spec
 
 MOST = 4000
@@ -39,6 +39,8 @@ class LifePanel(Panel):
         self.seconds = spec.unit in ("", "s")
         unit = "s" if self.seconds else spec.unit
         self.curves: list[pg.PlotCurveItem] = []
+        self.most = 0
+        """The largest state seen."""
         row = 0
         if "health" in self.where:
             self.upper = self.add_plot(0, y="health")
@@ -109,6 +111,7 @@ class LifePanel(Panel):
         state = x[:, self.where["state"]] if "state" in self.where else np.zeros(len(x), np.float32)
         number = np.where(np.isfinite(state), state, -1).astype(int)
         present = [int(s) for s in np.unique(number) if s >= 0]
+        self.most = max([self.most, *present])
         while len(self.curves) < len(present):
             self.curves.append(pg.PlotCurveItem(connect="finite"))
             self.upper.addItem(self.curves[-1])
@@ -117,13 +120,9 @@ class LifePanel(Panel):
         for curve, s in zip(self.curves, present, strict=False):
             own = number == s
             own[1:] |= own[:-1].copy()  # on to where the next begins
-            curve.setPen(pg.mkPen(colour_of(self.theme, s), width=2))
+            curve.setPen(pg.mkPen(of_state(self.theme, s, self.most), width=2))
             curve.setData(at, np.where(own, health, np.nan))
         if "state" not in self.where:
             return ""
-        return " ".join(f"{dot(colour_of(self.theme, s), True)} {s}" for s in present)
-
-
-def colour_of(theme: Theme, state: int) -> str:
-    """The colour of a state."""
-    return theme.states[state % len(theme.states)]
+        shown = present if len(present) <= 8 else [present[0], present[-1]]
+        return " ".join(f"{dot(of_state(self.theme, s, self.most), True)} {s}" for s in shown)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rheobase.devices._panel import Line, Panel, clear, dot, said, unit
 from rheobase.stream.block import Spec, StreamError
 
-TURN = ("qw", "qx", "qy", "qz")
+TURNS = ("qw", "qx", "qy", "qz"), ("q_w", "q_x", "q_y", "q_z")
 HEADING = ("heading", "yaw")
 MOST = 3000
 """Points drawn of a path."""
@@ -23,8 +23,8 @@ class PathPanel(Panel):
     plane, each in its colour.
 
     A direction shows where there is channel `heading` or `yaw` (rad, from x towards y), or a unit quaternion qw, qx,
-    qy, qz that turns the body's axes into the room's. A quaternion without a path is drawn as the body's axes, seen
-    from a corner (x to the right and near, y to the right and far, z up).
+    qy, qz (or q_w, ...) that turns the body's axes into the room's. A quaternion without a path is drawn as the body's
+    axes, seen from a corner (x to the right and near, y to the right and far, z up).
     """
 
     inputs: ClassVar[tuple[int, int]] = (1, 4)
@@ -34,7 +34,7 @@ class PathPanel(Panel):
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
         super().suits(line, specs)
         for name, s in zip(line.of, specs, strict=True):
-            if not pair(line, s) and not set(TURN) <= set(s.channels):
+            if not pair(line, s) and not turn(s.channels):
                 raise StreamError(f"{name!r} has neither two `channels` of a path, nor x and y, nor qw, qx, qy and qz")
 
     def build(self) -> None:
@@ -106,7 +106,8 @@ class PathPanel(Panel):
     def _turned(self) -> None:
         feed = self.feeds[0]
         _, x = feed.samples_between(self.look.left, self.look.right)
-        q = x[-1, [feed.spec.channels.index(c) for c in TURN]].astype(float) if len(x) else np.full(4, np.nan)
+        places = [feed.spec.channels.index(c) for c in turn(feed.spec.channels)]
+        q = x[-1, places].astype(float) if len(x) else np.full(4, np.nan)
         if not np.isfinite(q).all() or not (q**2).sum() > 0:
             return
         R = rotation(q)
@@ -133,6 +134,11 @@ def pair(line: Line, spec: Spec) -> tuple[str, str] | None:
     return None
 
 
+def turn(channels: Sequence[str]) -> tuple[str, ...]:
+    """The channels of a quaternion; none: there is none."""
+    return next((names for names in TURNS if set(names) <= set(channels)), ())
+
+
 def rotation(q: NDArray[np.float64]) -> NDArray[np.float64]:
     """The matrix of a quaternion (w, x, y, z): columns are the body's axes in the room."""
     w, x, y, z = q / np.sqrt((q**2).sum())
@@ -156,8 +162,8 @@ def heading(x: NDArray[np.float32], at: dict[str, int]) -> float | None:
     for word in HEADING:
         if word in at and np.isfinite(x[at[word]]):
             return float(x[at[word]])
-    if set(TURN) <= at.keys():
-        q = x[[at[c] for c in TURN]].astype(float)
+    if names := turn(tuple(at)):
+        q = x[[at[c] for c in names]].astype(float)
         if np.isfinite(q).all() and (q**2).sum() > 0:
             return float(angles(rotation(q))[0])
     return None

@@ -14,7 +14,7 @@ from rheobase.devices._panel_health import HealthPanel
 from rheobase.devices._panel_image import ImagePanel
 from rheobase.devices._panel_life import LifePanel
 from rheobase.devices._panel_numbers import NumbersPanel
-from rheobase.devices._panel_path import TURN, PathPanel
+from rheobase.devices._panel_path import TURNS, PathPanel
 from rheobase.devices._panel_raster import RasterPanel
 from rheobase.devices._panel_spectrum import SpectrogramPanel, SpectrumPanel
 from rheobase.devices._panel_states import StatesPanel
@@ -57,7 +57,7 @@ def usual(spec: Spec) -> str:
         ("fleet", {"unit", "rul_5", "rul_50", "rul_95"}),
         ("life", {"rul_5", "rul_50", "rul_95"}),
         ("states", {"p0", "p1"}),
-        ("path", set(TURN)),
+        *(("path", set(names)) for names in TURNS),
         ("path", {"x", "y", "heading"}),
     ):
         if needs <= has:

@@ -49,6 +49,15 @@ LIGHT = Theme(
 THEMES = {"dark": DARK, "light": LIGHT}
 
 
+def of_state(theme: Theme, state: int, most: int) -> str:
+    """The colour of a state: one of those that are told apart best, or, where states go up to more than there are of
+    these, one of a scale from blue over green to red, for so many are levels of something."""
+    if most < len(theme.states):
+        return theme.states[state % len(theme.states)]
+    table = between(theme.blue, theme.green, theme.yellow, theme.orange, theme.red, n=most + 1)
+    return "#{:02x}{:02x}{:02x}".format(*table[min(max(state, 0), most)])
+
+
 def rgb(colour: str) -> NDArray[np.float64]:
     """#rrggbb -> (3,), 0 to 255."""
     return np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)], float)

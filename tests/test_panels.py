@@ -29,7 +29,7 @@ from rheobase.devices._panel_fleet import at_risk
 from rheobase.devices._panel_path import CORNER, angles, rotation
 from rheobase.devices._panel_spectrum import density
 from rheobase.devices._panels import PANELS, arranged, lines, planned, usual
-from rheobase.devices._theme import DARK, LIGHT, rgb
+from rheobase.devices._theme import DARK, LIGHT, of_state, rgb
 from rheobase.devices.view import View, Window
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.files import save_model
@@ -162,6 +162,14 @@ def test_colours_of_lines_are_told_apart_without_red_or_green(theme: object) -> 
                 assert np.abs(a - b).max() > 0.12
 
 
+@pytest.mark.parametrize("theme", [DARK, LIGHT])
+def test_many_states_are_levels_of_a_scale(theme: object) -> None:
+    few = [of_state(theme, k, 5) for k in range(6)]
+    assert few == list(theme.states[:6])
+    many = [of_state(theme, k, 25) for k in range(26)]
+    assert len(set(many)) == 26 and many[0] == theme.blue and many[-1] == theme.red
+
+
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
@@ -173,6 +181,7 @@ def test_colours_of_lines_are_told_apart_without_red_or_green(theme: object) -> 
         (Spec(rate=0, channels=("rul_5", "rul_50", "rul_95", "health", "state")), "life"),
         (Spec(rate=0, channels=("unit", "rul_5", "rul_50", "rul_95", "health")), "fleet"),
         (Spec(rate=100, channels=("qw", "qx", "qy", "qz")), "path"),
+        (Spec(rate=100, channels=("q_w", "q_x", "q_y", "q_z")), "path"),
         (Spec(rate=100, channels=("x", "y", "heading"), unit="m"), "path"),
     ],
 )
