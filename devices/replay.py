@@ -25,7 +25,8 @@ from typing import ClassVar
 import numpy as np
 
 from rheobase.devices import _events, _tables, _xdf
-from rheobase.devices._tables import Stream, Times, beside, column_of, named_rate, rate_of, stamps_of, without
+from rheobase.devices._tables import Stream, Times, column_of, named_rate, rate_of, stamps_of, without
+from rheobase.devices._units import beside
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.files import find
 from rheobase.stream.node import Count, NotNegative, Source, nearest

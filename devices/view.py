@@ -1,13 +1,14 @@
-"""A window on live streams: cursor and target, rates as an image, traces, and how healthy each input is.
+"""A window on live streams.
 
-Every input keeps a fixed number of columns of lowest and highest value (`_feed.py`), so memory does not grow with
-rate or duration. Blocks are taken in by one thread, painted by another (the main one, which Qt needs).
+Every input keeps its last samples, and minutes of columns of lowest and highest value (`_feed.py`), so memory does not
+grow with rate or duration. Blocks are taken in by one thread, painted by another (the main one, which Qt needs).
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.util
-import math
 import os
 import subprocess
 import sys
@@ -16,20 +17,24 @@ import time
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from rheobase.devices._feed import Feed, Kind
+from rheobase.devices._feed import Feed
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.clock import now
-from rheobase.stream.node import Positive, Sink, nearest
+from rheobase.stream.node import NotNegative, Positive, Sink
 
 try:
     import pyqtgraph as pg
-    from PySide6.QtCore import Qt, QTimer
+    from PySide6.QtCore import QEvent, QTimer
     from PySide6.QtGui import QFont, QFontDatabase
-    from PySide6.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
+    from PySide6.QtWidgets import QApplication
 
-    from rheobase.devices._panels import DIM, GROUND, INK, LEFT, PANELS, RED, Panel
+    from rheobase.devices import marks
+    from rheobase.devices._panel import Line, Look
+    from rheobase.devices._panels import arranged, lines, planned
+    from rheobase.devices._theme import THEMES
+    from rheobase.devices._window import Window
 except ImportError as e:
     if isinstance(e, ModuleNotFoundError):
         raise
@@ -41,143 +46,159 @@ except ImportError as e:
 
 FRAME = 33
 """ms from one picture to the next, or more where painting takes long."""
+REST = 1.5
+"""A frame begins no sooner than so many times the CPU time of the last one after it: two thirds of a core at most."""
+NICE = 5
+"""Priority of the painting thread: what computes and what records go first."""
+ASK = "window.ask"
+"""Name of a file in the run directory that asks for a window. It vanishes when that is opened."""
 UNSEEN = 4.0
 """s from one to the next where nobody looks, so that the last one holds what has been."""
 
 
-def usual(spec: Spec) -> Kind:
-    """The panel that suits a stream where the config does not say."""
-    if spec.dtype == "str":
-        return "numbers"
-    if {"cursor_x", "cursor_y"} <= set(spec.channels):
-        return "cursor"
-    if spec.n >= 16 and (0 < spec.rate <= 200 or spec.unit == "count"):
-        return "image"
-    return "traces"
-
-
-def row(name: str, *cells: str, colour: str = INK) -> str:
-    """A row of the table of health; its last cell says what is wrong."""
-    right = "".join(f'<td align="right" style="padding-left:26px">{c}</td>' for c in cells[:-1])
-    words = f'<td style="padding-left:26px; color:{RED}">{cells[-1]}</td>'
-    return f'<tr style="color:{colour}"><td>{name}</td>{right}{words}</tr>'
-
-
-class Window(QWidget):
-    """All panels and the table of health below them."""
-
-    def __init__(self, feeds: list[Feed], span: float, title: str) -> None:
-        super().__init__()
-        self.feeds = feeds
-        self.setWindowTitle(title)
-        self.setStyleSheet(f"background: {GROUND}; color: {INK};")
-        self.resize(1280, 720)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 6, 6, 6)
-        layout.setSpacing(4)
-        self.plots = pg.GraphicsLayoutWidget()
-        self.plots.setBackground(GROUND)
-        layout.addWidget(self.plots, 1)
-        self.table = QLabel()
-        self.table.setTextFormat(Qt.TextFormat.RichText)
-        self.table.setContentsMargins(10, 2, 10, 4)
-        layout.addWidget(self.table)
-        groups: dict[Any, list[Feed]] = {}
-        for i, f in enumerate(feeds):
-            alike = (f.spec.n, f.spec.unit) if f.kind == "traces" and len(feeds) > 1 else i
-            groups.setdefault(alike, []).append(f)
-        left = [g for g in groups.values() if g[0].kind == "cursor"]
-        right = [g for g in groups.values() if g[0].kind != "cursor"]
-        self.panels: list[Panel] = []
-        grid = self.plots.ci.layout
-        for column, side in enumerate([s for s in (left, right) if s]):
-            rows = max(len(left), 1) * max(len(right), 1)
-            for k, group in enumerate(side):
-                each = rows // len(side)
-                plot = self.plots.addPlot(row=k * each, col=column, rowspan=each)
-                plot.getAxis("left").setWidth(44 if group[0].kind == "cursor" else LEFT)
-                self.panels.append(PANELS[group[0].kind](group, plot, span))
-            grid.setColumnStretchFactor(column, 1)
-
-    def paint(self) -> None:
-        t = max((f.newest for f in self.feeds), default=-math.inf)
-        if math.isfinite(t):
-            for panel in self.panels:
-                panel.paint(t)
-        rows = [row("input", "rate", "age p50", "age p99", "dropped", "segment", "", colour=DIM)]
-        rows += [row(f.name, *f.health()) for f in self.feeds]
-        self.table.setText(f'<table cellspacing="0">{"".join(rows)}</table>')
-
-
 class View(Sink):
-    """A window of what its inputs carry. Without a screen it paints all the same, for the picture."""
+    """A window of what its inputs carry, a panel for each. Without a screen it paints all the same, for the picture.
+
+        view:
+          type: view
+          in: [raw, rates, states, task, markers]
+          process: view
+          panels:
+            raw: traces
+            power: {kind: spectrum, of: raw, channels: [Cz]}
+            ribbon: {kind: states, of: [states, rates]}
+            coupling: {kind: connectivity, of: states, model: models/states.npz}
+          layout: [[task, power], [raw, ribbon], coupling]
+
+    Kinds: traces, image, raster, spectrum, spectrogram; cursor (channels cursor_x, cursor_y, target_x, ..., m), path;
+    states (p0, p1, ...), connectivity; life (rul_5, rul_50, rul_95), fleet (unit and those); compare (a prediction,
+    then the truth); numbers, health; none. Words (dtype str) are also drawn as lines across every axis of time.
+
+    The keys of the window: h shows them. Marks typed there are a stream of a node of type `marks` in the same process.
+    """
 
     policy: ClassVar[str] = "drop_oldest: 1024"
 
-    panels: dict[str, Kind] = field(default_factory=dict)
-    """Input -> how to show it: traces, image, cursor (channels cursor_x, cursor_y, target_x, ..., m) or numbers."""
+    panels: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    """Name -> kind of panel; or kind, `of` (the inputs it shows; without it the one that it is named after), `channels`
+    to show, `model` and `array` of connectivity. An input that is named nowhere gets the panel that suits it."""
+    layout: list[str | list[str]] = field(default_factory=list)
+    """Panels in columns, from the left, each from above; those not named are left out. Empty: all of them, as suits."""
     span: Positive = 10.0
     """Time shown, s."""
+    past: NotNegative = 300.0
+    """Time to look back, s; less of it where samples are so many that they would take more than 100 MB an input."""
+    theme: Literal["dark", "light"] = "dark"
+    """Colours."""
     picture: str = ""
     """PNG of the window to write at the end, in the run directory; "": none."""
 
+    recording: Any = field(default=None, init=False, repr=False)
+    """Where samples come from if no node gives any: a `Recording`."""
+
+    def check(self) -> None:
+        """Raises StreamError where a panel is for no input, or is of no kind."""
+        if self.inputs:
+            lines(self.panels, self.inputs)
+
     def start(self, *inputs: Spec) -> None:
-        """Raises StreamError where a panel is for no input, or does not suit its input."""
+        """Raises StreamError where a panel does not suit its inputs."""
         names = self.inputs or tuple(f"input {i}" for i in range(len(inputs)))
-        for key in self.panels:
-            if key not in names:
-                raise StreamError(f"panels: no input {key!r}{nearest(key, names)}")
-        kinds = [self.panels.get(name, usual(spec)) for name, spec in zip(names, inputs, strict=True)]
-        for name, spec, kind in zip(names, inputs, kinds, strict=True):
-            if kind == "cursor" and not {"cursor_x", "cursor_y"} <= set(spec.channels):
-                raise StreamError(f"panels: {name!r} has no channels 'cursor_x' and 'cursor_y' to show as a cursor")
-            if spec.dtype == "str" and kind != "numbers":
-                raise StreamError(f"panels: {name!r} carries words: show it as 'numbers', not {kind!r}")
+        found = planned(lines(self.panels, names), names, inputs, self.layout)
+        self.columns: list[list[Line]] = arranged(found, self.layout)
         self.lock = threading.Lock()
-        self.feeds = [Feed(*a, self.span) for a in zip(names, inputs, kinds, strict=True)]
+        self.feeds = [Feed(name, spec, self.span, self.past) for name, spec in zip(names, inputs, strict=True)]
+        self.windows: list[Window] = []
+        self.pictures = 0
 
     def take(self, i: int, x: Block) -> None:
         with self.lock:
             self.feeds[i].take(x)
 
     def window(self) -> Window:
-        """The window, as it is now. Needs the main thread."""
+        """A window on what was taken, as it is now. Needs the main thread."""
         application()
-        w = Window(self.feeds, self.span, f"rheobase · {self.folder.name if self.folder else self.name or 'view'}")
+        look = Look(self.span, THEMES[self.theme])
+        title = f"rheobase · {self.folder.name if self.folder else self.name or 'view'}"
+        w = Window(self.feeds, self.columns, look, title, marks.write, self.another, self.snap, self.recording)
+        w.past = max(self.span, self.past)
+        self.windows.append(w)
         with self.lock:
             w.paint()
         return w
+
+    def another(self) -> None:
+        """One more window, beside the others."""
+        w = self.window()
+        w.resize(self.windows[0].size())
+        w.show()
+
+    def snap(self, w: Window) -> None:
+        """A picture of a window, as it is now, in the run directory or here."""
+        self.pictures += 1
+        path = (self.folder or Path()) / f"{self.name or 'view'}-{self.pictures}.png"
+        w.word = f"saved {path}" if w.grab().save(str(path)) else f"cannot write {path}"
 
     def loop(self, stopped: Callable[[], bool]) -> bool:
         app = application()
         w = self.window()
         seen = visible(app)
         if seen:
+            w.keep(layout_file(str(self.config.get("name", "graph")), self.name or "view"))
             w.show()
         timer = QTimer()
         spent, painted = time.thread_time(), now()
+        self.give_way()
 
         def tick() -> None:
             nonlocal spent, painted
             if stopped():
                 app.quit()
                 return
-            if (seen and w.isVisible()) or now() - painted > UNSEEN:
+            begin = now()
+            if seen and self.asked():
+                self.another()
+            shown = [x for x in self.windows if seen and x.isVisible() and not x.isMinimized()]
+            if not shown and now() - painted > UNSEEN:
+                shown = [w]
+            if self.recording:
+                self.recording.tick()
+            for x in shown:
                 painted = now()
                 with self.lock:
-                    w.paint()
-            before, spent = spent, time.thread_time()
-            timer.start(max(FRAME, round(2000 * (spent - before))))  # half of one core at most, Qt's painting included
+                    x.paint()
+            before, spent = spent, time.thread_time()  # Qt's painting of the last frame included
+            each = max(FRAME, REST * 1e3 * (spent - before))
+            timer.start(max(1, round(each - 1e3 * (now() - begin))))
 
         timer.setSingleShot(True)
         timer.timeout.connect(tick)
         timer.start(FRAME)
         if not stopped():
             app.exec()
+        timer.stop()  # it would end the next loop of this process
         if self.picture:
             self.save(w)
-        w.close()
+        for x in self.windows:
+            x.close()
         return True
+
+    def asked(self) -> bool:
+        """Whether `rheo view RUN` has asked for one more window, since all were closed, or for somebody else."""
+        wish = (self.folder or Path()) / ASK
+        if self.folder is None or not wish.exists():
+            return False
+        wish.unlink(missing_ok=True)
+        return True
+
+    def give_way(self) -> None:
+        """Paint at a low priority, where nothing that computes shares this process and so waits for this thread."""
+        nodes = self.config.get("nodes", {})
+        home = dict(nodes.get(self.name, {})).get("process", "main")
+        beside = {e["type"] for n, e in nodes.items() if e.get("process", "main") == home and n != self.name}
+        if nodes and beside <= {"marks", "lsl_out"}:
+            with contextlib.suppress(OSError, AttributeError):  # where threads have no priority of their own
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
     def save(self, w: Window) -> Path:
         """Write the picture of a window."""
@@ -189,6 +210,12 @@ class View(Sink):
         return path
 
 
+def layout_file(graph: str, name: str) -> Path:
+    """Where the places and sizes of a window are kept from one run to the next."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "rheobase" / f"{graph}-{name}.json"
+
+
 def application() -> QApplication:
     """The one application of this process: on the screen, or off it where there is none."""
     app = QApplication.instance()
@@ -197,13 +224,20 @@ def application() -> QApplication:
     if "QT_QPA_PLATFORM" not in os.environ and not screen():
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     app = QApplication(["rheobase"])
+    atexit.register(settle, app)
     app.setQuitOnLastWindowClosed(False)  # closing the window does not stop the graph
     letters = font()
     number = QFontDatabase.addApplicationFont(str(letters)) if letters else -1
     family = QFontDatabase.applicationFontFamilies(number) if number >= 0 else [""]
     app.setFont(QFont(family[0], 9))
-    pg.setConfigOptions(antialias=True, background=GROUND, foreground=INK)
+    pg.setConfigOptions(antialias=True)
     return app
+
+
+def settle(app: QApplication) -> None:
+    """Delete what waits to be: what is left to the end of Python goes in any order, which Qt may not survive."""
+    app.processEvents()
+    app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
 
 
 def font() -> Path | None:

@@ -6,6 +6,7 @@ import argparse
 import importlib.resources
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -195,6 +196,30 @@ def _nodes(given: argparse.Namespace) -> int:
     return 0
 
 
+def _view(given: argparse.Namespace) -> int:
+    from rheobase.tools.look import look
+
+    panels = {}
+    for word in given.panel or ():
+        name, found, kind = word.partition("=")
+        if not found:
+            raise StreamError(f"--panel {word!r}: write INPUT=KIND")
+        panels[name] = kind
+    size = re.fullmatch(r"(\d{3,5})x(\d{3,5})", given.size) if given.size else None
+    if given.size and not size:
+        raise StreamError(f"--size {given.size!r}: write WIDTHxHEIGHT, in pixels")
+    pixels = (int(size[1]), int(size[2])) if size else None
+    return look(given.names, OUT, panels, given.picture, given.at, pixels, span=given.span, theme=given.theme)
+
+
+def _report(given: argparse.Namespace) -> int:
+    from rheobase.tools.run_page import run_page
+
+    path = run_page(Path(given.run), Path(given.out) if given.out else None)
+    OUT.print(f"page: {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
 def _bench(given: argparse.Namespace) -> int:
     from rheobase.tools.bench import bench
 
@@ -328,6 +353,24 @@ def _parser() -> argparse.ArgumentParser:
     graph_of(command("graph", _mermaid, "print a graph as a mermaid flowchart"))
     sub = command("nodes", _nodes, "list the node types, or say all about one")
     sub.add_argument("type", metavar="TYPE", nargs="?")
+    sub = command(
+        "view",
+        _view,
+        "open a window on LSL streams of anything that runs, or on a recording",
+        "Without a name it says which streams there are. A run is shown as its own graph says.",
+    )
+    sub.add_argument(
+        "names", metavar="STREAM|RUN|FILE", nargs="*", help="LSL streams; or a recording, then some of its"
+    )
+    sub.add_argument("--panel", action="append", metavar="INPUT=KIND", help="show an input so; may be repeated")
+    sub.add_argument("--span", type=float, metavar="S", help="time shown, s (default: 10)")
+    sub.add_argument("--theme", choices=["dark", "light"], help="colours")
+    sub.add_argument("--at", type=float, metavar="S", help="of a recording: s from its beginning")
+    sub.add_argument("--size", metavar="WxH", help="of the window, in pixels (default: 1280x720)")
+    sub.add_argument("--picture", default="", metavar="FILE", help="write a PNG instead of opening a window")
+    sub = command("report", _report, "write one page on a run: figures, ages, losses, config, versions")
+    sub.add_argument("run", metavar="RUN", help="a run directory")
+    sub.add_argument("--out", metavar="FILE", help="where the page goes (default: RUN/report.html)")
     sub = command("bench", _bench, "measure speed, as ratios to C loops and raw sockets of the same run")
     sub.add_argument("names", metavar="NAME", nargs="*", help="fuse, decode, hop, ..., states (default: all)")
     sub.add_argument("--json", metavar="FILE", help="write the figures here, too")

@@ -440,6 +440,16 @@ DECODERS: list[tuple[str, Callable[[], Decoder]]] = [
 TAUGHT = ("MLP", "GRU", "HiSS", "sequence")
 """Those that torch learns."""
 
+
+def view(scale: float = 1.0) -> list[Row]:
+    """What a window costs (bench_view.py); nothing where none can be opened."""
+    if importlib.util.find_spec("pyqtgraph") is None or importlib.util.find_spec("PySide6") is None:
+        return []
+    from rheobase.tools.bench_view import measure
+
+    return measure(scale)
+
+
 BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "fuse": fuse,
     "decode": decode,
@@ -450,6 +460,7 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "replay": replay,
     "states": lambda scale: list(importlib.import_module("rheobase.tools.bench_states").states(scale)),
     "fleet": lambda scale: importlib.import_module("rheobase.tools.bench_fleet").fleet(scale),  # which imports this
+    "view": view,
 }
 
 

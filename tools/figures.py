@@ -223,5 +223,31 @@ def fitts(trials: Sequence[Trial], slope: float | None, intercept: float | None)
     return figure
 
 
+def course_of_stream(c: Any, t0: float) -> Figure:
+    """A recorded stream over the whole run (`run_page.Course`): up to 12 channels as bands, more as an image."""
+    t, n = c.times - t0, c.low.shape[1]
+    if n > 12:
+        figure = Figure(figsize=(9, 2.6), layout="constrained")
+        panel = figure.subplots()
+        x = np.where(np.abs(c.low) > np.abs(c.high), c.low, c.high).T
+        known = x[np.isfinite(x)]
+        low, high = np.percentile(known, [2, 99]) if known.size else (0, 1)
+        image = panel.imshow(x, aspect="auto", origin="lower", interpolation="nearest", vmin=low, vmax=max(high, low),
+                             extent=(t[0], t[-1] if t[-1] > t[0] else t[0] + 1, -0.5, n - 0.5))  # fmt: skip
+        figure.colorbar(image, label=c.spec.unit)
+        panel.set_ylabel("channel")
+    else:
+        figure = Figure(figsize=(9, min(0.9 * n + 0.7, 8)), layout="constrained")
+        panels = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
+        for k, panel in enumerate(panels):
+            low, high = c.low[:, k], c.high[:, k]
+            panel.fill_between(t, low, high, color=COLOURS[0], lw=0.8)
+            panel.set_ylabel(_with(c.spec.channels[k][:12], c.spec.unit), rotation=0, ha="right", va="center")
+        panel = panels[-1]
+    panel.set_xlabel("time, s")
+    figure.axes[0].set_title(c.name, loc="left")
+    return figure
+
+
 def _with(name: str, unit: str) -> str:
     return f"{name}, {unit}" if unit else name

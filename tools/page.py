@@ -131,11 +131,11 @@ def scores_page(scores: Scores, path: str | Path) -> Path:
     return page(path, f"{scores.title}: decoders on held-out time", sections)
 
 
-def closed_loop_page(folder: Path, path: Path | None = None) -> Path:
+def closed_loop_page(folder: Path, path: Path | None = None, more: Mapping[str, Sequence[str]] | None = None) -> Path:
     """The page of a run directory, `report.html` in it: how the person did, how old samples were and what was lost.
 
-    A run without a task has the tables only. Returns the path. Raises StreamError where the folder holds no run, or a
-    file in it is damaged.
+    A run without a task has the tables only, and what is given as `more` sections. Returns the path. Raises StreamError
+    where the folder holds no run, or a file in it is damaged.
     """
     folder = Path(folder)
     try:
@@ -149,6 +149,7 @@ def closed_loop_page(folder: Path, path: Path | None = None) -> Path:
     sections: dict[str, Sequence[str]] = {}
     if any(dict(node).get("type") == "task" for node in nodes.values()):
         sections |= _closed_loop(folder)
+    sections |= more or {}
     told, packages = _json(folder / "tables.json"), _json(folder / "versions.json")
     sections |= _tables(told)
     sections["Config"] = [listing(config)]
