@@ -43,6 +43,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
         ({"memory": 0.02, "features": 6}, (X,)),
         ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
     ],
+    "integral": [({"tau": 0.05}, (X,))],
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
     "markov_rates": [
@@ -60,6 +61,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
         ({"rate": 150, "how": "linear", "gap": 0.03}, (X.replace(rate=0),)),
         ({"rate": 100, "how": "mean"}, (X.replace(rate=0),)),
     ],
+    "rotate": [({"to": "body"}, (POSE,)), ({"to": "world"}, (POSE,))],
     "session_alignment": [({}, (X,))],
     "task": [({"hold": 0.005}, (X,)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
     "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
