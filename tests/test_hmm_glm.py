@@ -356,7 +356,7 @@ def test_says_what_is_wrong() -> None:
         node.predict(X)
     node.adapt = 0.05
     node.header["in"]["rate"] = 10.0
-    with pytest.raises(StreamError, match=r"adapt: 0\.05 s is less"):
+    with pytest.raises(StreamError, match=r"adapt: .* less than a bin"):
         node.predict(X)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from rheobase.tools.states import network
 
 
 def states(scale: float = 1.0) -> list[bench.Row]:
-    """A bin of 20 neurons and 5 states (sigmoid, filtered history, no lag), against C; lag 10; the fit of 10 sequences
-    of 5000 bins, s of CPU.
+    """A bin of 20 neurons and 5 states (sigmoid, filtered history, no lag), against C; the same with a lag of 10; and
+    the fit of 10 sequences of 5000 bins, s of CPU.
     """
     sequences, bins = (20, 5000) if scale >= 1 else (2, max(200, int(5000 * scale)))
     X, _, _ = network(bins=bins, sequences=sequences)
@@ -37,11 +38,8 @@ def states(scale: float = 1.0) -> list[bench.Row]:
         bench.call_c(floor, t, x, *given)
         if lag == 0:
             bench.same(out.data, y)
-        ours, c = bench.turns(
-            lambda loop=loop, out=out: loop.run(*loop.p, *loop.s, times, x, loop.n_out, y_times, out.data),
-            lambda given=given: bench.call_c(floor, t, x, *given),
-            scale,
-        )
+        run = partial(loop.run, *loop.p, *loop.s, times, x, loop.n_out, y_times, out.data)
+        ours, c = bench.turns(run, partial(bench.call_c, floor, t, x, *given), scale)
         row = bench.pair("HMM-GLM, S=5, N=20, a bin", ours, c, 1e6 / t, "us", goal=2.0)
         rows.append(row if lag == 0 else bench.Row("the same, smoothed by 10 bins", row.ours, "us"))
     return rows
