@@ -171,10 +171,13 @@ def test_a_state_nobody_was_in_keeps_what_it_had() -> None:
 def test_order_and_states_by_what_is_predicted() -> None:
     ys = [switching(120, seed)[0] for seed in range(3)]
     scores = {}
-    for Q, P in ((1, 0), (2, 0), (1, 1), (2, 1)):
+    for Q, P in ((1, 1), (2, 0), (2, 1)):
         s = sequences(ys, None, Q, P)
-        _, log_L = _arhmm.learn(s, Q, False, False, 3, 0, most=30)
-        scores[Q, P] = _arhmm_order.held_out(s, Q, folds=3), -_arhmm_order.bic(log_L, Q, P, 1, int(s.length.sum()))
+        _, log_L = _arhmm.learn(s, Q, False, False, 2, 0, most=20)
+        scores[Q, P] = (
+            _arhmm_order.held_out(s, Q, folds=2, restarts=2),
+            -_arhmm_order.bic(log_L, Q, P, 1, int(s.length.sum())),
+        )
     assert max(scores, key=lambda k: scores[k][0]) == max(scores, key=lambda k: scores[k][1]) == (2, 1)
     with pytest.raises(StreamError, match="no sequence is longer than 500"):
         sequences(ys, None, 2, 500)

@@ -77,7 +77,7 @@ SMALL = {"width": 4, "layers": 1, "states": 4}
 
 LEARNT: dict[str, list[dict[str, Any]]] = {
     "arphmm": [
-        {"states": 4, "order": 2, "width": 10, "phases": 3, "horizon": 60, "pool": 0.3},
+        {"states": 3, "order": 1, "width": 10, "phases": 2, "horizon": 60, "pool": 0.3},
         {"states": 3, "order": 1, "knowledge": "none", "left_right": False, "restarts": 1, "posterior": True},
     ],
     "dkf": [
