@@ -266,3 +266,28 @@ def test_flint(data: Callable[[str], Path], tmp_path: Path) -> None:
     assert found["dkf_nw"]["maae"][0] <= 0.770
     low, high = found["dkf_nw"]["interval"]["nrmse"]
     assert high - low == pytest.approx(0.06, abs=0.03)  # 100 s of test tell no more than this
+
+
+@pytest.mark.slow
+def test_a_sequence_model_is_scored_where_it_gives_an_estimate(tmp_path: Path) -> None:
+    """Chunk by chunk, at the time that it is of; `missing` counts only what was due, and learning says how far it is."""
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 2))
+    np.savez(tmp_path / "x.npz", x=x)
+    np.savez(tmp_path / "z.npz", z=np.roll(x[:, :1], 1, axis=0))
+    lstm = "{type: lstm, width: 6, layers: 1}"
+    text = f"""
+name: seq
+nodes:
+  x: {{type: replay, file: {tmp_path}/x.npz, rate: 10, channels: [a, b]}}
+  z: {{type: replay, file: {tmp_path}/z.npz, rate: 10}}
+  hiss: {{type: hiss, in: x, low: {lstm}, high: {lstm}, k: 4, chunks: 5, epochs: 2, lookahead: 3, emit: sample}}
+  plain: {{type: hiss, in: x, low: {lstm}, high: {lstm}, k: 4, chunks: 5, epochs: 2}}
+eval: {{truth: z, metrics: [r2]}}
+"""
+    scores = evaluate(parse(text), tmp_path / "out")
+    ahead, plain = scores.rows
+    assert (plain.missing, int(np.isfinite(plain.Y).sum())) == (0, 120 // 4)
+    assert np.isfinite(ahead.Y[:-3]).all() and np.isnan(ahead.Y[-3:]).all()
+    assert (tmp_path / "out" / "scores.html").exists()

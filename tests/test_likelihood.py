@@ -54,7 +54,7 @@ def test_a_graph_that_plays_to_itself_is_fitted_on_what_it_plays(folder: Path) -
     pytest.importorskip("pylsl")
     text = GRAPH.format(folder).replace(
         "  states:",
-        "  play:   {type: lsl_out, in: cells, stream: Played, shift: true}\n"
+        "  play:   {type: lsl_out, in: cells, stream: Played, now: true}\n"
         "  heard:  {type: lsl, stream: {name: Played}}\n  states:",
     )
     scores = fit(parse(text.replace("in: cells, states", "in: heard, states"), "mind.yaml"), "states")

@@ -154,18 +154,3 @@ def test_names_and_kinds(name: str, out: LslOut) -> None:
     assert info.type() == "Markers" and name in info.source_id()
     with pytest.raises(StreamError, match="in: takes one input, got 2: use a node for each"):
         out.start(Spec(rate=100, channels=("a",)), Spec(rate=100, channels=("a",)))
-
-
-def test_a_recording_is_moved_to_now_and_keeps_its_distances() -> None:
-    """Each sample goes by the same, from a file's times to those of this clock."""
-    sent: list[Any] = []
-    node = LslOut(stream="Moved", shift=True)
-    node.name = "out"
-    node.start(Spec(rate=100, channels=("a",)))
-    node.outlet = type("Outlet", (), {"push_chunk": lambda self, data, times: sent.append(times)})()
-    began = now()
-    for k in range(3):
-        node.take(0, Block(np.zeros((2, 1)), np.array([5.0, 5.01]) + k))
-    times = np.concatenate(sent)
-    assert 0 <= times[0] - began < 1
-    np.testing.assert_allclose(times - times[0], [0, 0.01, 1, 1.01, 2, 2.01], atol=1e-9)

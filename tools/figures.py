@@ -100,7 +100,10 @@ def decoded(scores: Scores) -> Figure:
             first = scores.metrics[0]
             label = f"{row.name} ({METRICS[first][0]} {np.mean(row.scores[first]):.3f})"
             line = ("-", "--", "-.", ":")[k % 4]
-            panel.plot(t[shown], row.Y[shown, c], lw=1.2, ls=line, color=COLOURS[k % len(COLOURS)], label=label)
+            seen = shown & np.isfinite(row.Y[:, c])
+            if 2 * seen.sum() > shown.sum():
+                seen = shown  # holes stay holes, but not those between the estimates of a chunk
+            panel.plot(t[seen], row.Y[seen, c], lw=1.2, ls=line, color=COLOURS[k % len(COLOURS)], label=label)
         panel.set_ylabel(_with(scores.spec.channels[c], scores.spec.unit))
     panels[-1].set_xlabel("test time, s")
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)

@@ -9,11 +9,12 @@ without a truth (`Decoder.unsupervised`) is scored by how likely the held-out sa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from rheobase.devices.replay import Replay, streams
 from rheobase.nodes._decoder import Decoder
+from rheobase.nodes._sequence import SequenceModel
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.ridge import Ridge
@@ -73,13 +75,14 @@ def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
         folder.mkdir(parents=True, exist_ok=True)  # where it cannot be, that is said before the work
         scores = _scores(graph, protocol, splits[next(iter(splits))])
         task = bar.add_task("fit", total=len(decoders) * protocol.seeds)
+        say = functools.partial(_say, bar, task)
         for name, node in decoders.items():
             seeds = range(protocol.seeds) if "seed" in node.parameters() else [None]
             fits = []
             for seed in seeds:
                 bar.update(task, description=f"fit {name}")
                 change: dict[str, Any] = {"model": ""} if seed is None else {"model": "", "seed": seed}
-                fits.append(_score(name, dataclasses.replace(node, **change), splits[name], protocol.metrics))
+                fits.append(_score(name, dataclasses.replace(node, **change), splits[name], protocol.metrics, say))
                 bar.advance(task, protocol.seeds / len(seeds))
             scores.rows.append(_merged(fits))
     scores.draw(folder / "decoded.png")
@@ -131,9 +134,10 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
         rows = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
         scores = _scores(graph, protocol, rows)
         task = bar.add_task("fit", total=len(rivals) + 1)
+        say = functools.partial(_say, bar, task)
         for word, decoder in {name: node, **rivals}.items():
             bar.update(task, description=f"fit {word}")
-            row = _score(word, decoder, rows, protocol.metrics)
+            row = _score(word, decoder, rows, protocol.metrics, say)
             if word == name or (type(decoder), decoder.settings()) != (type(node), node.settings()):
                 scores.rows.append(row)
             bar.advance(task)
@@ -289,7 +293,12 @@ def _scores(graph: Graph, protocol: Protocol, rows: _Split) -> Scores:
     return scores
 
 
-def _score(name: str, node: Decoder, rows: _Split, metrics: Sequence[str]) -> Row:
+def _score(
+    name: str, node: Decoder, rows: _Split, metrics: Sequence[str], told: Callable[[str], None] = lambda word: None
+) -> Row:
+    """Fit a decoder and score it; told: hears how far the learning has come, where it goes by epochs."""
+    if isinstance(node, SequenceModel):
+        node.told = lambda epoch, epochs, error: told(f"fit {name}: epoch {epoch}, error {error:.3g}")  # type: ignore[misc, assignment]
     began = time.perf_counter()
     try:
         node.fit(rows.X, rows.Z, segment=rows.segment, inputs=rows.features, outputs=rows.truth)
@@ -299,15 +308,27 @@ def _score(name: str, node: Decoder, rows: _Split, metrics: Sequence[str]) -> Ro
             Y, Sigma = node.posterior(rows.X_test, rows.segment_test)
     except StreamError as e:
         raise StreamError(f"node {name!r} ({type_name(type(node))}): {e}") from None
+    Y = _at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test)
     there = np.isfinite(np.hstack([Y, rows.Z_test])).all(axis=1)
+    due = sum(int(n) // getattr(node, "every", 1) for n in np.unique(rows.segment_test, return_counts=True)[1])
     scores = {m: [METRICS[m][1](Y[there], rows.Z_test[there])] for m in metrics}
     draws = {m: resampled(METRICS[m][1], Y, rows.Z_test, rows.times) for m in metrics}
-    row = Row(name, _what(node), scores, seconds, int((~there).sum()), Y, draws)
+    row = Row(name, _what(node), scores, seconds, max(0, due - int(there.sum())), Y, draws)
     if Sigma is not None:
         told = coverage(rows.Z_test, Y, Sigma, [level / 100 for level in LEVELS])
         row.coverage = {round(100 * p): 100 * share for p, share in told.items()}
         row.nees, row.log_score = nees(rows.Z_test, Y, Sigma), log_score(rows.Z_test, Y, Sigma)
     return row
+
+
+def _at_its_time(Y: F, lookahead: int, segment: NDArray[np.int64]) -> F:
+    """Each estimate in the row of the sample that it is of, where it comes so many samples later."""
+    if not lookahead:
+        return Y
+    moved = np.full_like(Y, np.nan)
+    same = segment[lookahead:] == segment[:-lookahead]
+    moved[:-lookahead][same] = Y[lookahead:][same]
+    return moved
 
 
 def _merged(rows: Sequence[Row]) -> Row:
@@ -345,6 +366,10 @@ def _word(value: Any) -> str:
 
 def _input(graph: Graph, name: str) -> str:
     return graph.places[name].edges[0].source
+
+
+def _say(bar: rich.progress.Progress, task: rich.progress.TaskID, word: str) -> None:
+    bar.update(task, description=word)
 
 
 def _progress() -> rich.progress.Progress:
