@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes import _glm
+from rheobase.nodes import _follow, _glm
 from rheobase.nodes._em import PSEUDO
 from rheobase.nodes._hmm import FLOOR
 from rheobase.stream.block import StreamError
@@ -202,7 +202,7 @@ def learn_from(params, state, x):
     for s in range(S):
         if gamma[s] > LITTLE:
             for n in range(N):
-                if _glm.observed(a.xs[at, n], params.law):
+                if _follow.observed(a.xs[at, n], params.law):
                     i = s * N + n
                     u = 0.0
                     for m in range(M):
@@ -214,8 +214,8 @@ def learn_from(params, state, x):
 def fisher_step(x, u, v, g, h, law, keep, P, W, i, Ph):
     """Column i of the weights W (M, ...) and their doubt P (M, M) after a value x, by a state of probability g."""
     M = h.shape[0]
-    f = _glm.mean(u, law)
-    d = _glm.slope(u, f, law)
+    f = _follow.mean(u, law)
+    d = _follow.slope(u, f, law)
     if law == _glm.BERNOULLI:
         p = f * (1.0 - f) + _glm.LEAST
         up, inform = ((1.0 if x > 0.0 else 0.0) - f) * d / p, d * d / p

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rheobase.nodes import _em, _glm, _hmm, _onehot
 from rheobase.nodes._adapt import Adapting, Forgetting, adapting, clear, forgetting, learn_from, take_over
 from rheobase.nodes._decoder import Decoder, Training, spec_header
+from rheobase.nodes._follow import follow
 from rheobase.stream.block import Array, Spec, StreamError, numbered
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
 
@@ -267,46 +268,6 @@ def adapting_step(params, state, t, x, y):
     follow(params, a.W, a.Pi, a.log_Pi, state, x, y)
     learn_from(params, state, x)
     return True
-
-
-@kernel
-def follow(params, W, Pi, log_Pi, s, x, y):
-    """One bin: what is expected, what it says, and what is known of the states now and `lag` bins ago."""
-    N, (L, S) = s.past.shape[1], s.alphas.shape
-    own = params.phi.shape[0] * N
-    counts, begun = x[:N], s.at[3] > 0
-    s.at[1] = _glm.push(s.asked, s.at[1], x[N:], _glm.GAUSSIAN)
-    _glm.recall(s.past, s.at[0], params.phi, s.h[:own])
-    _glm.recall(s.asked, s.at[1], params.psi, s.h[own : s.h.shape[0] - 1])
-    s.h[s.h.shape[0] - 1] = 1.0
-    s.at[0] = _glm.push(s.past, s.at[0], counts, params.law)
-    _glm.project(W, s.h, s.u)
-    _glm.likelihoods(s.u, counts, params.V, params.law, s.f, s.ell)
-    if begun:
-        _hmm.advance(s.alphas[s.at[2]], Pi, s.p)
-    else:
-        for k in range(S):
-            s.p[k] = params.p0[k]
-    now = s.at[2] + 1 if s.at[2] + 1 < L else 0
-    s.at[2] = now
-    score = _hmm.correct(s.p, s.ell, s.es[now], s.alphas[now])
-    _hmm.climb(s.delta, s.room, s.ell, log_Pi, params.log_p0, not begun, s.backs[now])
-    back = min(params.lag, s.at[3])
-    _hmm.look_back(Pi, s.alphas, s.es, now, back, s.gamma, s.beta, s.room)
-    found = _hmm.trace_back(s.backs, now, back, _hmm.largest(s.delta)) if params.viterbi else _hmm.largest(s.gamma)
-    if not begun or s.gamma[found] >= params.enter:
-        s.label[0] = found
-    s.at[3] += 1
-    for k in range(S):
-        y[k] = s.gamma[k]
-    y[S] = s.label[0]
-    y[S + 1] = score
-    if params.rates:
-        for n in range(N):
-            y[S + 2 + n] = 0.0
-        for k in range(S):
-            for n in range(N):
-                y[S + 2 + n] += s.p[k] * s.f[k * N + n]
 
 
 def moments(data: _em.Data, m: _em.Model, gamma: F, law: int) -> dict[str, F]:

@@ -289,7 +289,7 @@ def test_connectivity_is_from_the_last_axis_to_the_one_before() -> None:
         assert C.shape == (1, 5, 5)
     node = HmmGlm(states=1, link="sigmoid").fit(X[0])
     assert np.corrcoef(connectivity(node.arrays, node.header).ravel(), truth.W.ravel())[0, 1] > 0.9
-    assert connectivity(HmmGlm(states=2, history="none", restarts=1).fit(X[0]).arrays, {}).shape == (2, 5, 5)
+    assert connectivity(HmmGlm(states=2, history="none", restarts=1).fit(X[0, :200]).arrays, {}).shape == (2, 5, 5)
 
 
 def test_forward_only_counts_of_steps_are_those_of_forward_backward(tiny: Any) -> None:
