@@ -56,6 +56,7 @@ from rheobase.stream.fuse import Loop, cache_folder
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Count, Kernel, NotNegative, Source, kernel, nearest
+from rheobase.tools.bench_ring import ring
 
 TURNS = 15
 """How often ours and the floor take turns."""
@@ -432,6 +433,7 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "hop": hop,
     "pace": pace,
     "replay": replay,
+    "ring": ring,
 }
 
 
