@@ -446,7 +446,7 @@ class Receiver:
     def move(self, address: str) -> None:
         """Go on with a sender that began anew at another address, once all of the one before has been taken.
 
-        A new socket: where libzmq 4.3.5 connects an old one again, it may never read on.
+        A new socket, so that nothing of the old connection meets the new one.
         """
         self.socket.close(0)
         self._anew, self._usual = True, ()

@@ -270,7 +270,7 @@ def test_flint(data: Callable[[str], Path], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sequence_model_is_scored_where_it_gives_an_estimate(tmp_path: Path) -> None:
-    """Chunk by chunk, at the time that it is of; `missing` counts only what was due, and learning says how far it is."""
+    """Chunk by chunk, at the time that it is of; `missing` counts only what was due."""
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     x = rng.standard_normal((600, 2))
