@@ -65,7 +65,7 @@ class MambaState(NamedTuple):
 def initial(rng: np.random.Generator, level: Any, dt: tuple[float, float]) -> Arrays:
     n, H, N = level.layers, level.width, level.states
     E, R = 2 * H, math.ceil(H / 16)
-    first = np.exp(rng.uniform(*np.log(dt), (n, E)))
+    first = np.exp(rng.uniform(math.log(dt[0]), math.log(dt[1]), (n, E)))
     return {
         "W_in": glorot(rng, n, H, 2 * E),
         "w": rng.uniform(-1, 1, (n, TAPS, E)) / math.sqrt(TAPS),

@@ -15,6 +15,7 @@ once, by a solve in float64 (`streamed`); its step stays O(M), by the same ident
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def initial(rng: np.random.Generator, level: Any, dt: tuple[float, float]) -> Ar
     P1, B1 = V.conj().T @ P[0], V.conj().T @ B
     C = (rng.standard_normal((n, H, N // 2)) + 1j * rng.standard_normal((n, H, N // 2))) / np.sqrt(2)
     found: Arrays = {
-        "log_dt": rng.uniform(*np.log(dt), (n, H)),
+        "log_dt": rng.uniform(math.log(dt[0]), math.log(dt[1]), (n, H)),
         "A_re": np.full((n, H, N // 2), np.log(0.5)),
         "A_im": np.tile(w, (n, H, 1)),
         "D": rng.standard_normal((n, H)),

@@ -7,6 +7,7 @@ Learnt are log dt (H,), A = -exp(A_re) + i A_im (H, M), C (H, M), D (H,); B = 1,
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ def initial(rng: np.random.Generator, level: Any, dt: tuple[float, float]) -> Ar
     M = len(Lambda)
     C = (rng.standard_normal((n, H, M)) + 1j * rng.standard_normal((n, H, M))) / np.sqrt(2) * B * weight / 2
     return {
-        "log_dt": rng.uniform(*np.log(dt), (n, H)),
+        "log_dt": rng.uniform(math.log(dt[0]), math.log(dt[1]), (n, H)),
         "A_re": np.tile(np.log(-Lambda.real), (n, H, 1)),
         "A_im": np.tile(Lambda.imag, (n, H, 1)),
         "C_re": C.real.copy(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +15,10 @@ from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, nearest
 
 ENDS = ("x_mean", "x_scale", "best")
+
+
+def _nobody(epoch: int, epochs: int, error: float) -> None:
+    pass
 
 
 class SequenceModel(Decoder):
@@ -66,7 +71,7 @@ class SequenceModel(Decoder):
 
     adjustable: ClassVar[tuple[str, ...]] = ("model", "device", "resume")
 
-    told: ClassVar[Callable[[int, int, float], None]] = staticmethod(lambda epoch, epochs, error: None)
+    told: Callable[[int, int, float], None] = dataclasses.field(default=_nobody, init=False, repr=False)
     """Hears of each epoch of learning: its number, of how many, and the error on what is held out."""
 
     shapes: ClassVar[dict[str, str]] = {"x_mean": "n", "x_scale": "n", "best": ""}

@@ -62,7 +62,7 @@ class Windows(NamedTuple):
     stretches: list[tuple[int, int]]
 
 
-def scales(data: Training, turned: Sequence[list[tuple[int, int]]] = ((), ())) -> tuple[Array, Array, Array, Array]:
+def scales(data: Training, turned: Sequence[Sequence[tuple[int, int]]] = ((), ())) -> tuple[Array, Array, Array, Array]:
     """Mean and standard deviation of x over all its finite values, and of z over the rows to learn from.
 
     Pairs that are turned have no mean, and one size for both: in another direction they are no other.
@@ -180,9 +180,9 @@ def train(
                 _saved(torch, s.resume, keep, p, optimiser, pace, g)
     finally:
         torch.set_num_threads(threads)
-    return keep["arrays"] | dict(
-        x_mean=x_mean, x_scale=x_scale, z_mean=z_mean, z_scale=z_scale, best=np.array(float(keep["best"]))
-    )
+    best = np.array(float(keep["best"]))
+    found: Arrays = keep["arrays"]
+    return found | dict(x_mean=x_mean, x_scale=x_scale, z_mean=z_mean, z_scale=z_scale, best=best)
 
 
 def split(

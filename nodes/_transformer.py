@@ -46,11 +46,11 @@ class TransformerParams(NamedTuple):
 
 
 class TransformerState(NamedTuple):
-    """k, v (layers, context, H): a ring; count (1,): samples seen; the rest is room to work in."""
+    """k, v (layers, context, H): a ring; seen (1,): samples so far; the rest is room to work in."""
 
     k: NDArray[np.float64]
     v: NDArray[np.float64]
-    count: NDArray[np.int64]
+    seen: NDArray[np.int64]
     n: NDArray[np.float64]
     qkv: NDArray[np.float64]
     a: NDArray[np.float64]
@@ -98,7 +98,8 @@ def streamed(a: Arrays, ratio: float) -> tuple[TransformerParams, TransformerSta
     given = {k: v for k, v in a.items() if k not in ("heads", "context")}
     params = TransformerParams(**given, m=slopes(heads))
     room = [np.zeros(size) for size in (H, 3 * H, context, H, H, a["W_1"].shape[2])]
-    return params, TransformerState(*np.zeros((2, n, context, H)), np.zeros(1, np.int64), *room)
+    past = np.zeros((n, context, H)), np.zeros((n, context, H))
+    return params, TransformerState(*past, np.zeros(1, np.int64), *room)
 
 
 @routine
@@ -107,7 +108,7 @@ def step(p, s, u):
     heads = p.m.shape[0]
     d = H // heads
     context = s.k.shape[1]
-    t = s.count[0]
+    t = s.seen[0]
     first = max(0, t - context + 1)
     for n in range(p.g1.shape[0]):
         normed(p.g1[n], p.b1[n], u, s.n)
@@ -144,16 +145,16 @@ def step(p, s, u):
             s.f[i] = max(s.f[i], 0.0)
         affine(p.W_2[n], p.b_2[n], s.f, s.z)
         add(s.z, u)
-    s.count[0] = t + 1
+    s.seen[0] = t + 1
 
 
 @kernel
 def fresh(s):
-    s.count[0] = 0
+    s.seen[0] = 0
 
 
 @kernel
 def copied(s, to):
     copy(s.k, to.k)
     copy(s.v, to.v)
-    copy(s.count, to.count)
+    copy(s.seen, to.seen)

@@ -44,6 +44,7 @@ from rheobase.nodes.gaussian_process import GaussianProcess
 from rheobase.nodes.gru import GRU
 from rheobase.nodes.hiss import HiSS
 from rheobase.nodes.kalman import Kalman
+from rheobase.nodes.logistic import Logistic
 from rheobase.nodes.mlp import MLP
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.nodes.place_bayes import PlaceBayes
@@ -199,7 +200,7 @@ def decoders(scale: float = 1.0) -> list[Row]:
             continue  # learning one needs torch
         counts = "counts" in what
         x = np.ascontiguousarray(np.abs(X).round() if counts else X)
-        loop = Loop([make().fit(x, Z)], [-1], [0])
+        loop = Loop([make().fit(x, (Z > 0).astype(float) if "labels" in what else Z)], [-1], [0])
         loop.start(Spec(rate=50, channels=numbered("x", x.shape[1])))
         bins = [Block(x[k : k + 1], np.array([k / 50])) for k in range(len(x))]
         quiet()
@@ -429,6 +430,7 @@ DECODERS: list[tuple[str, Callable[[], Decoder]]] = [
     ("multi-kernel, 500 points", lambda: GaussianProcess(kernel="multi", points=500)),
     ("MLP, 5 lags", lambda: MLP(lags=5, epochs=1)),
     ("GRU", lambda: GRU(epochs=1)),
+    ("logistic, 5 lags, labels", lambda: Logistic(lags=5, alpha=1.0)),
     ("HiSS, s4d / s4d", lambda: HiSS(epochs=1, chunks=8)),
     ("sequence, lstm", lambda: Sequence_(net="lstm", epochs=1)),
     ("place cells, counts", lambda: PlaceBayes(smooth=0.5)),

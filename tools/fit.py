@@ -315,8 +315,8 @@ def _score(
     draws = {m: resampled(METRICS[m][1], Y, rows.Z_test, rows.times) for m in metrics}
     row = Row(name, _what(node), scores, seconds, max(0, due - int(there.sum())), Y, draws)
     if Sigma is not None:
-        told = coverage(rows.Z_test, Y, Sigma, [level / 100 for level in LEVELS])
-        row.coverage = {round(100 * p): 100 * share for p, share in told.items()}
+        held = coverage(rows.Z_test, Y, Sigma, [level / 100 for level in LEVELS])
+        row.coverage = {round(100 * p): 100 * share for p, share in held.items()}
         row.nees, row.log_score = nees(rows.Z_test, Y, Sigma), log_score(rows.Z_test, Y, Sigma)
     return row
 

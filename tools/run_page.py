@@ -93,10 +93,11 @@ def course(file: str, name: str) -> Course:
     """One of them, read block by block."""
     source = Replay(file=file, stream=name, salvage=True)
     spec = source.start()
-    n, text = source.found.n, spec.dtype == "str"
-    first, last = (float(source.stamps(k, k + 1)[0]) if n else 0.0 for k in (0, max(n - 1, 0)))
+    [part] = source.parts
+    n, text = part.stream.n, spec.dtype == "str"
+    first, last = (float(part.times(k, k + 1)[0]) if n else 0.0 for k in (0, max(n - 1, 0)))
     none = np.empty((0, spec.n))
-    found = Course(name, spec, n, len(source.starts), 0, first, last, np.empty(0), none, none, [])
+    found = Course(name, spec, n, len(part.starts), 0, first, last, np.empty(0), none, none, [])
     every = max(1, -(-n // COLUMNS))
     times: list[Any] = []
     low: list[Any] = []
