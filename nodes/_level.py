@@ -38,7 +38,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Kind = "s4d"
     width: Count = 64
     layers: Count = 2
-    states: Count = 0  # type: ignore[assignment]
+    states: Count = 0
     init: Start = ""  # type: ignore[assignment]
     memory: tuple[Positive, Positive] | None = None
     heads: Count = 2
@@ -96,7 +96,7 @@ def initial(rng: np.random.Generator, given: Level, rate: float, n: int, d: int)
         if not rate:
             raise StreamError("memory: is in s, and the rate of the input is not known")
         dt = (step_of(given.memory[1], rate), step_of(given.memory[0], rate))
-    found = layers(given.type).initial(rng, given, dt)
+    found: Arrays = layers(given.type).initial(rng, given, dt)
     found |= {"out_W": glorot(rng, 1, given.width, d)[0], "out_b": np.zeros(d)}
     if n:
         found |= {"in_W": glorot(rng, 1, n, given.width)[0], "in_b": np.zeros(given.width)}

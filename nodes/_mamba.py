@@ -124,22 +124,23 @@ def plain_scan(decay: Any, drive: Any, B: Any, C: Any) -> Any:
 def _compiled_scan() -> Any:
     import torch
 
-    class Scan(torch.autograd.Function):  # type: ignore[misc]
+    class Scan(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *given: Any) -> Any:
             arrays = [g.detach().contiguous().numpy() for g in given]
             b, T, N, E = arrays[0].shape
             s = np.zeros((b, T + 1, N, E), arrays[0].dtype)
             y = np.zeros((b, T, E), arrays[0].dtype)
-            scan_forth(*arrays, s, y)
+            scan_forth(arrays[0], arrays[1], arrays[2], arrays[3], s, y)
             ctx.kept = (arrays, s)
             return torch.from_numpy(y)
 
         @staticmethod
         def backward(ctx: Any, dy: Any) -> Any:
-            arrays, s = ctx.kept
-            found = [np.zeros_like(a) for a in arrays]
-            scan_back(*arrays, s, dy.contiguous().numpy(), np.zeros_like(s[0, 0]), *found)
+            (decay, drive, B, C), s = ctx.kept
+            found = [np.zeros_like(a) for a in (decay, drive, B, C)]
+            room = np.zeros_like(s[0, 0])
+            scan_back(decay, drive, B, C, s, dy.contiguous().numpy(), room, found[0], found[1], found[2], found[3])
             return tuple(torch.from_numpy(f) for f in found)
 
     return Scan

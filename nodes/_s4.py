@@ -143,11 +143,11 @@ def streamed(a: Arrays, ratio: float) -> tuple[S4Params, S4State]:
     Lambda = -np.exp(a["A_re"]) + 1j * a["A_im"]
     P, B, C = (a[f"{key}_re"] + 1j * a[f"{key}_im"] for key in "PBC")
     dt = np.exp(a["log_dt"])
-    C = untied(Lambda, P, C, dt, int(a["L"]))
+    whole = untied(Lambda, P, C, dt, int(a["L"]))
     per = 2 / (ratio * dt)[..., None]
     F = 1 / (per - Lambda)
     R = P.conj() * F / (1 + 2 * (P.conj() * F * P).real.sum(axis=-1, keepdims=True))
-    values = dict(zip(PARTS, (per + Lambda, P, 2 * B, F, R, 2 * C), strict=True))
+    values = dict(zip(PARTS, (per + Lambda, P, 2 * B, F, R, 2 * whole), strict=True))
     parts = {
         f"{key}_{word}": np.ascontiguousarray(half.swapaxes(1, 2))
         for key, value in values.items()
@@ -155,8 +155,8 @@ def streamed(a: Arrays, ratio: float) -> tuple[S4Params, S4State]:
     }
     params = S4Params(**parts, D=a["D"], g=a["g"], b=a["b"], W=a["W"], w=a["w"])
     n, M, H = params.E_re.shape
-    room = [np.zeros(H) for _ in range(4)]
-    return params, S4State(np.zeros((n, M, H)), np.zeros((n, M, H)), *room, np.zeros(2 * H), np.zeros((3, H)))
+    q, r, v, y = np.zeros((4, H))
+    return params, S4State(np.zeros((n, M, H)), np.zeros((n, M, H)), q, r, v, y, np.zeros(2 * H), np.zeros((3, H)))
 
 
 def untied(Lambda: Complex, P: Complex, C: Complex, dt: NDArray[np.float64], L: int) -> Complex:

@@ -111,9 +111,10 @@ def streamed(a: Arrays, ratio: float) -> tuple[S4DParams, S4DState]:
     dA, dB = discretised(Lambda, 1.0, ratio * np.exp(a["log_dt"])[..., None])
     c = 2 * (a["C_re"] + 1j * a["C_im"]) * dB
     dA, c = dA.swapaxes(1, 2), c.swapaxes(1, 2)
-    parts = [np.ascontiguousarray(x) for x in (dA.real, dA.imag, c.real, c.imag)]
-    n, M, H = parts[0].shape
-    params = S4DParams(*parts, a["D"], a["g"], a["b"], a["W"], a["w"])
+    parts = {"a_re": dA.real, "a_im": dA.imag, "c_re": c.real, "c_im": c.imag}
+    n, M, H = dA.shape
+    rest = {k: a[k] for k in ("D", "g", "b", "W", "w")}
+    params = S4DParams(**{k: np.ascontiguousarray(v) for k, v in parts.items()}, **rest)
     return params, S4DState(
         np.zeros((n, M, H)), np.zeros((n, M, H)), np.zeros(H), np.zeros(H), np.zeros(2 * H), np.zeros((3, H))
     )

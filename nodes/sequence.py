@@ -55,7 +55,7 @@ class Sequence(SequenceModel):
         return self.k
 
     @property
-    def any_rate(self) -> bool:  # type: ignore[override]
+    def any_rate(self) -> bool:
         """State spaces do: their step is scaled."""
         return self.k == 1 and self.levels()["net"].type in ("s4d", "s4")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from rheobase.nodes._decoder import Decoder
+from rheobase.nodes.hmm_glm import HmmGlm
 from rheobase.stream.block import StreamError
 from rheobase.stream.cli import main
 from rheobase.stream.node import load, types
 from rheobase.tools import bench
 from rheobase.tools.bench import BENCHES, Row
-from rheobase.nodes.hmm_glm import HmmGlm
 from rheobase.tools.bench_fleet import ELSEWHERE
 
 TINY = 0.002

@@ -20,7 +20,9 @@ from rheobase.stream.node import kernel
 from rheobase.tools import bench
 
 STACK = {"type": "s4d", "layers": 6, "width": 128, "states": 64}
-LARGEST = dict(k=10, low={"type": "s4", "layers": 6, "width": 256}, high={"type": "mamba", "layers": 4, "width": 256})
+LARGEST: dict[str, Any] = dict(
+    k=10, low={"type": "s4", "layers": 6, "width": 256}, high={"type": "mamba", "layers": 4, "width": 256}
+)
 """HiSS as Bhirangi et al. took it for slip: 3 million weights, 60 channels."""
 RATE = 200.0
 CORE = 0.25
@@ -43,12 +45,12 @@ def sequence(scale: float = 1.0) -> list[bench.Row]:
 def _stack(scale: float) -> list[bench.Row]:
     arrays = _s4d.initial(np.random.default_rng(0), level("net", STACK), (1e-3, 0.1))
     params, state = _s4d.streamed(arrays, 1.0)
-    single = type(params)(*(a.astype(np.float32) for a in params))
+    single = _single(params)
     t, H = max(20, int(2000 * scale)), params.D.shape[1]
     X = np.random.default_rng(1).standard_normal((t, H)).astype(np.float32)
     memory = np.concatenate([a.ravel() for a in single])
     memory = np.concatenate([memory, np.zeros(-len(memory) % 64, np.float32)])
-    room, sums = type(state)(*(a.astype(np.float32) for a in state[:-1]), state.room.copy()), np.zeros(64)
+    room, sums = _single(state)._replace(room=state.room.copy()), np.zeros(64)
     u = np.zeros(H, np.float32)
     many(single, room, X, u)
     ours, floor = bench.turns(
@@ -65,6 +67,11 @@ def _stack(scale: float) -> list[bench.Row]:
     if importlib.util.find_spec("torch") and scale >= 0.1:
         rows += _torch(arrays, statistics.median(ours) / t * 1e6, scale)
     return rows
+
+
+def _single(arrays: Any) -> Any:
+    """The same NamedTuple in float32."""
+    return type(arrays)(*(a.astype(np.float32) for a in arrays))
 
 
 def _torch(arrays: dict[str, NDArray[np.float64]], ours: float, scale: float) -> list[bench.Row]:

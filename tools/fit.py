@@ -298,7 +298,7 @@ def _score(
 ) -> Row:
     """Fit a decoder and score it; told: hears how far the learning has come, where it goes by epochs."""
     if isinstance(node, SequenceModel):
-        node.told = lambda epoch, epochs, error: told(f"fit {name}: epoch {epoch}, error {error:.3g}")  # type: ignore[misc, assignment]
+        node.told = lambda epoch, epochs, error: told(f"fit {name}: epoch {epoch}, error {error:.3g}")
     began = time.perf_counter()
     try:
         node.fit(rows.X, rows.Z, segment=rows.segment, inputs=rows.features, outputs=rows.truth)

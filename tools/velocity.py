@@ -165,7 +165,7 @@ def learnt(data: Recorded, name: str, way: str, seed: int, rate: float, share: f
     """One fit and its scores."""
     x, z, segment = part(data, WAYS[way][0], share)
     node, errors = model(name, width(name), seed=seed, learning_rate=rate), []
-    node.told = lambda epoch, epochs, error: errors.append(error)  # type: ignore[misc, assignment]
+    node.told = lambda epoch, epochs, error: errors.append(error)
     began = time.process_time()
     node.fit(x, z, segment=segment, inputs=data.spec)
     seconds = time.process_time() - began
