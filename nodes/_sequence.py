@@ -71,7 +71,7 @@ class SequenceModel(Decoder):
 
     adjustable: ClassVar[tuple[str, ...]] = ("model", "device", "resume")
 
-    told: Callable[[int, int, float], None] = dataclasses.field(default=_nobody, init=False, repr=False)
+    told: Callable[[int, int, float], None] = dataclasses.field(default_factory=lambda: _nobody, init=False, repr=False)
     """Hears of each epoch of learning: its number, of how many, and the error on what is held out."""
 
     shapes: ClassVar[dict[str, str]] = {"x_mean": "n", "x_scale": "n", "best": ""}

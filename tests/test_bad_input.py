@@ -180,5 +180,5 @@ def test_missing_values_in_a_file_are_counted_and_pass(here: Path) -> None:
 def test_a_port_that_is_none(here: Path, port: int) -> None:
     (here / "z.yaml").write_text(f"{GOOD}  out: {{type: zmq_out, in: b, address: 'tcp://127.0.0.1:{port}'}}\n")
     one_line(
-        rheo(here, "run", "z.yaml"), f"rheo: z.yaml: node 'out' (zmq_out): address: 'tcp://127.0.0.1:{port}' is not"
+        rheo(here, "run", "z.yaml"), f"rheo: z.yaml: node 'out' (zmq_out): address: 'tcp://127.0.0.1:{port}': a port is"
     )

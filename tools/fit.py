@@ -346,7 +346,7 @@ def _merged(rows: Sequence[Row]) -> Row:
 
 def _what(node: Decoder) -> str:
     """Its type, its regressor, and the parameters that are not as usual."""
-    usual = {f.name: f.default for f in dataclasses.fields(node)}
+    usual = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in dataclasses.fields(node)}
     given = node.settings() | {k: getattr(node, k) for k in node.adjustable}
     silent = ("seed", "model", "covariance")  # they do not change what is decoded, or change it by chance
     words = [
