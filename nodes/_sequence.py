@@ -40,7 +40,7 @@ class SequenceModel(Decoder):
     """Epochs without a better one, after which learning stops."""
 
     held_out: Fraction = 0.15
-    """Share of each segment, its end, that the best epoch is chosen by; not learnt from."""
+    """Share of each segment that the best epoch is chosen by, and not learnt from: the ends of up to five pieces."""
 
     learning_rate: Positive = 3e-3
     """Largest step of AdamW, dimensionless; of the dynamics of state spaces at most 0.001."""

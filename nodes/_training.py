@@ -101,7 +101,7 @@ def train(
 
     forward(p, x, drop) gives (batch, span / every, d) of x (batch, span, n), both standardised. told(epoch, epochs,
     error): after each epoch, with the error on what is held out, in variances of z. like: an earlier fit, whose
-    epochs are kept, so that nothing needs holding out. Raises StreamError.
+    epochs are kept (the step now falls to nothing over these), so that nothing needs holding out. Raises StreamError.
     """
     try:
         import torch
@@ -180,6 +180,13 @@ def train(
                 _saved(torch, s.resume, keep, p, optimiser, pace, g)
     finally:
         torch.set_num_threads(threads)
+    if judge and not math.isfinite(keep["least"]):
+        there = any(rows[i:e].any() for i, e in judge)
+        raise StreamError(
+            "learning diverged: a smaller learning_rate"
+            if there
+            else "held_out: nothing of what is held out has a truth"
+        )
     best = np.array(float(keep["best"]))
     found: Arrays = keep["arrays"]
     return found | dict(x_mean=x_mean, x_scale=x_scale, z_mean=z_mean, z_scale=z_scale, best=best)

@@ -260,6 +260,20 @@ def test_what_it_learns_from() -> None:
     assert rows.tolist() == [False, False, True, False, False, True]
 
 
+def test_what_cannot_be_judged_is_not_given_out_as_learnt() -> None:
+    pytest.importorskip("torch")
+    X, Z = world()
+    _, judge = split(np.zeros(len(X), np.int64), 0.15, 40)
+    assert judge
+    blind = Z.copy()
+    for i, e in judge:
+        blind[i:e] = np.nan
+    with pytest.raises(StreamError, match="held_out: nothing of what is held out has a truth"):
+        learner().fit(X, blind)
+    with pytest.raises(StreamError, match="learning diverged: a smaller learning_rate"):
+        learner(learning_rate=1e30).fit(X, Z)
+
+
 def test_epochs_of_an_earlier_fit_are_kept() -> None:
     pytest.importorskip("torch")
     X, Z = world()

@@ -3,10 +3,12 @@
 The trials of BROAD that `configs/imu_velocity.yaml` reads, through its graph: acceleration less gravity and turning
 rate at 95.2 Hz and their differences, 12 channels; the velocity of the body in its own axes at 9.5 Hz, for the last
 sample of each chunk of 10 (strictly causal) and for its first (which has seen 9 samples more, as Bhirangi et al. score
-it). Each model learns both at once. Models are learnt on four trials and run over two that they never saw, and back.
+HiSS; here flat models have seen as much). Each model learns both at once. Models are learnt on four trials and run
+over two that they never saw, and back.
 
 HiSS has one layer in each level, the flat models two; widths are such that all have about the same number of weights.
-The epoch kept is the one that predicts best what is held out of the learnt trials, and so are the lags of the ridge.
+The epoch kept is the one that predicts best what is held out of the learnt trials, and so are the lags of the ridge,
+which then learns from all. Held-out pieces lie between learnt ones: they tell little of trials never seen.
 Every result is a line of a file, and what is there is not done again.
 
 `--features reckoned_fast` gives all of them what the graph has besides: the acceleration summed up over 2 s along the
@@ -155,7 +157,7 @@ def ridge(data: Recorded, way: str, share: float, among: Iterable[int]) -> dict[
     errors = {}
     for lags in among:
         y = Ridge(lags=lags).fit(x, z, rows=good & ~out, segment=segment).predict(x, segment)
-        errors[lags] = float(np.mean((y - z)[good & out] ** 2))
+        errors[lags] = float(np.mean((y - z)[good & out] ** 2 / z[good].var(axis=0)))
     best = min(errors, key=lambda k: errors[k])
     node = Ridge(lags=best).fit(x, z, rows=good, segment=segment)
     return scored(node, data, WAYS[way][1]) | {"held_out": errors[best], "lags": best, "weights": node.arrays["W"].size}
