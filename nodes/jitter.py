@@ -20,7 +20,8 @@ class JitterParams(NamedTuple):
 
 
 class JitterState(NamedTuple):
-    """s (2,) chance; k (1,) samples so far; sample j is in row j % (most + 1) of last, and arrives at due, in samples."""
+    """s (2,) chance; k (1,) samples so far; sample j is in row j % (most + 1) of last, and arrives at due of that row,
+    in samples."""
 
     s: NDArray[np.int64]
     k: NDArray[np.int64]
@@ -29,8 +30,8 @@ class JitterState(NamedTuple):
 
 
 class Jitter(Kernel):
-    """y(k) = x(j), j the newest of those that have arrived: sample j arrives d(j) samples late, d = 0 but with chance p,
-    when it is any of 1 ... `most`. Times are those at which the samples would have come.
+    """y(k) = x(j), j the newest of those that have arrived: sample j arrives d(j) samples late, which is 0 but with
+    chance p, and then any of 1 ... `most`. Times are those at which the samples would have come.
 
     With `reorder`, y(k) = x(k - d(k)): samples come out of order, some of them twice and some never. The first sample
     is on time. A node to test with: see `rheo stress`.

@@ -153,6 +153,22 @@ def _eval(given: argparse.Namespace) -> int:
     return 0
 
 
+def _stress(given: argparse.Namespace) -> int:
+    from rheobase.tools.stress import stress
+
+    try:
+        seeds = [int(word) for word in given.seeds.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0:
+        raise StreamError(f"--seeds {given.seeds!r}: write whole numbers, with commas between them")
+    table = stress(_graph(given), given.node or (), given.only or (), seeds)
+    table.show(OUT)
+    if given.json:
+        table.write(Path(given.json))
+    return 0
+
+
 def _check(given: argparse.Namespace) -> int:
     from rheobase.stream.engine import Engine
 
@@ -348,6 +364,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("eval", _eval, "fit and score every decoder of a graph by its `eval` table")
     graph_of(sub)
     sub.add_argument("--folder", metavar="DIR", help="where the table and the figure go (default: runs/NAME-eval-DATE)")
+
+    sub = command(
+        "stress",
+        _stress,
+        "score the decoders of a graph while their input is disturbed: metric x disturbance x severity",
+        "Fitted on clean data as by `rheo eval`, scored on test data with lost samples, swapped channels, ...",
+    )
+    graph_of(sub)
+    sub.add_argument("--node", action="append", metavar="NODE", help="a decoder; may be repeated (default: all)")
+    sub.add_argument("--only", action="append", metavar="WORD", help="a disturbance; may be repeated (default: all)")
+    sub.add_argument("--seeds", default="0,7,13", metavar="N,...", help="of the disturbances (default: 0,7,13)")
+    sub.add_argument("--json", metavar="FILE", help="write the scores here, too")
 
     graph_of(command("check", _check, "check a graph without opening a device"))
     graph_of(command("graph", _mermaid, "print a graph as a mermaid flowchart"))

@@ -3,6 +3,8 @@ table of `rheo stress`."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ from rheobase.nodes.channel_swap import ChannelSwap
 from rheobase.nodes.dropout import Dropout
 from rheobase.nodes.gain_step import GainStep
 from rheobase.nodes.jitter import Jitter
+from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.regime import Regime
 from rheobase.stream.block import Spec, StreamError, numbered
+from rheobase.stream.cli import main
 from rheobase.stream.fuse import apply
 from rheobase.stream.node import Kernel
+from rheobase.tools.scores import nrmse
 
 N, C = 4000, 5
 SPEC = Spec(rate=100, channels=numbered("x", C))
@@ -39,7 +44,8 @@ def test_chance_is_even_and_known() -> None:
         z = a - b
         assert uniform(s) == (z if z > 0 else z + 2147483562) / 2147483563.0
     u = np.array([uniform(s) for _ in range(N)])
-    assert 0 < u.min() and u.max() < 1
+    assert u.min() > 0
+    assert u.max() < 1
     assert abs(u.mean() - 0.5) < 3 / np.sqrt(12 * N)
     assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 3 / np.sqrt(N)
     assert {below(s, 4) for _ in range(200)} == {0, 1, 2, 3}
@@ -82,7 +88,7 @@ def test_a_seed_says_all_and_the_truth_disturbs_nothing(kind: type[Kernel], valu
 
 @pytest.mark.parametrize("p, length", [(0.1, 1), (0.3, 5), (0.75, 20)])
 def test_a_share_p_of_samples_drops_out(p: float, length: int) -> None:
-    """Episodes are a renewal process: on for L samples, off for geometric(q) - 1; the share of its time on within 3 sd."""
+    """Episodes are a renewal process: on for L samples, off for geometric(q) - 1; its share of time on, within 3 sd."""
     gone = np.isnan(run(Dropout(p=p, length=length), noise(20 * N))[:, 0])
     q = p / (p + length * (1 - p))
     cycles = len(gone) / (length + (1 - q) / q)
@@ -159,3 +165,47 @@ def test_samples_come_late(reorder: bool) -> None:
         expected = [0.5, 0.5 * 0.375, 0.5 * 0.375 * 0.25, 0.5 * 0.375 * 0.25 * 0.125]
         for m, share in enumerate(expected, 1):
             assert abs((late >= m).mean() - share) < 4 * np.sqrt(share / N)
+
+
+GRAPH = """
+name: t
+nodes:
+  x:     {type: replay, file: x.csv, rate: 100}
+  z:     {type: replay, file: z.csv, rate: 100}
+  ridge: {type: ridge, in: x}
+  kalman: {type: kalman, in: x}
+eval: {truth: z, metrics: [nrmse, r2], train: [0, 20], test: [20, 30]}
+"""
+
+
+def test_the_table_of_rheo_stress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A walk of two dimensions in five channels. A decoder does worse the more is done to its input."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    z = np.zeros((3000, 2))
+    for t in range(1, len(z)):
+        z[t] = 0.95 * z[t - 1] + rng.standard_normal(2)
+    np.savetxt("x.csv", z @ rng.standard_normal((2, C)) + rng.standard_normal((len(z), C)), delimiter=",")
+    np.savetxt("z.csv", z, delimiter=",")
+    Path("g.yaml").write_text(GRAPH)
+    words = ["--only", "lost", "--only", "blackout", "--only", "commands"]
+    assert main(["stress", "g.yaml", *words, "--seeds", "1,2", "--json", "s.json"]) == 0
+    assert "nRMSE" in capsys.readouterr().out
+    told = json.loads(Path("s.json").read_text())
+    assert told["seeds"] == [1, 2]
+    cells = {(r["decoder"], r["disturbance"], r["severity"]): r for r in told["rows"]}
+    assert len(cells) == 2 * (1 + 3 * 3)
+    score = {k: float(np.mean(r["scores"]["nrmse"])) for k, r in cells.items()}
+    for name in ("ridge", "kalman"):
+        assert score[name, "clean", 0] < score[name, "blackout", 0.1] + 1e-12 < score[name, "blackout", 0.5]
+        assert score[name, "clean", 0] < score[name, "commands", 0.1] < score[name, "commands", 0.75]
+    assert score["kalman", "lost", 0.1] < score["kalman", "lost", 0.75], "it goes on by its model where x is missing"
+    clean = cells["kalman", "clean", 0]["scores"]["nrmse"]
+    x, z = np.loadtxt("x.csv", delimiter=","), np.loadtxt("z.csv", delimiter=",")
+    assert clean == [nrmse(Kalman().fit(x[:2000], z[:2000]).predict(x[2000:]), z[2000:])]
+    assert main(["stress", "g.yaml", "--only", "lots"]) == 1
+    assert "--only 'lots': no such disturbance; did you mean 'lost'?" in capsys.readouterr().err
+    assert main(["stress", "g.yaml", "--seeds", "1,b"]) == 1
+    assert "--seeds '1,b': write whole numbers" in capsys.readouterr().err
