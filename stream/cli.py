@@ -263,6 +263,12 @@ def _repair(given: argparse.Namespace) -> int:
     return repair(Path(given.file), Path(given.to) if given.to else None, OUT)
 
 
+def _doctor(given: argparse.Namespace) -> int:
+    from rheobase.tools.doctor import doctor
+
+    return doctor(OUT)
+
+
 def _keys(given: argparse.Namespace) -> int:
     from rheobase.stream.keys import write_keys
 
@@ -405,6 +411,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about a minute for all)")
     sub = command("data", _data, "list the recorded data sets, or find (and fetch) some")
     sub.add_argument("names", metavar="NAME", nargs="*", help="for instance flint2012_run1/x.csv")
+    command(
+        "doctor",
+        _doctor,
+        "say whether this machine has what live runs need, and what to do",
+        "Exit code 1: it has not.",
+    )
     sub = command("repair", _repair, "take what is whole of a recording that was cut short or damaged")
     sub.add_argument("file", metavar="FILE", help="an XDF file; it is not changed")
     sub.add_argument("--to", metavar="FILE", help="where it goes (default: NAME-repaired.xdf)")
