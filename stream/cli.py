@@ -228,6 +228,16 @@ def _view(given: argparse.Namespace) -> int:
     return look(given.names, OUT, panels, given.picture, given.at, pixels, span=given.span, theme=given.theme)
 
 
+def _echo(given: argparse.Namespace) -> int:
+    from rheobase.tools.echo import echo
+
+    if given.seconds is not None and not given.seconds > 0:
+        raise StreamError(f"--for {given.seconds:g}: write a number of seconds above 0")
+    if given.most is not None and given.most < 1:
+        raise StreamError(f"--most {given.most}: write a number of samples above 0")
+    return echo(given.stream, given.seconds, given.most)
+
+
 def _report(given: argparse.Namespace) -> int:
     from rheobase.tools.run_page import run_page
 
@@ -402,6 +412,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--at", type=float, metavar="S", help="of a recording: s from its beginning")
     sub.add_argument("--size", metavar="WxH", help="of the window, in pixels (default: 1280x720)")
     sub.add_argument("--picture", default="", metavar="FILE", help="write a PNG instead of opening a window")
+    sub = command("echo", _echo, "print the samples of an LSL stream, and at the end their rate and age")
+    sub.add_argument("stream", metavar="NAME|KEY=VALUE", help="its name, or another property, as in source_id=abc")
+    sub.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds (default: Ctrl-C)")
+    sub.add_argument("--most", type=int, metavar="N", help="stop after N samples")
     sub = command("report", _report, "write one page on a run: figures, ages, losses, config, versions")
     sub.add_argument("run", metavar="RUN", help="a run directory")
     sub.add_argument("--out", metavar="FILE", help="where the page goes (default: RUN/report.html)")
