@@ -153,6 +153,22 @@ def _eval(given: argparse.Namespace) -> int:
     return 0
 
 
+def _stress(given: argparse.Namespace) -> int:
+    from rheobase.tools.stress import stress
+
+    try:
+        seeds = [int(word) for word in given.seeds.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0:
+        raise StreamError(f"--seeds {given.seeds!r}: write whole numbers, with commas between them")
+    table = stress(_graph(given), given.node or (), given.only or (), seeds)
+    table.show(OUT)
+    if given.json:
+        table.write(Path(given.json))
+    return 0
+
+
 def _check(given: argparse.Namespace) -> int:
     from rheobase.stream.engine import Engine
 
@@ -212,6 +228,16 @@ def _view(given: argparse.Namespace) -> int:
     return look(given.names, OUT, panels, given.picture, given.at, pixels, span=given.span, theme=given.theme)
 
 
+def _echo(given: argparse.Namespace) -> int:
+    from rheobase.tools.echo import echo
+
+    if given.seconds is not None and not given.seconds > 0:
+        raise StreamError(f"--for {given.seconds:g}: write a number of seconds above 0")
+    if given.most is not None and given.most < 1:
+        raise StreamError(f"--most {given.most}: write a number of samples above 0")
+    return echo(given.stream, given.seconds, given.most)
+
+
 def _report(given: argparse.Namespace) -> int:
     from rheobase.tools.run_page import run_page
 
@@ -245,6 +271,12 @@ def _repair(given: argparse.Namespace) -> int:
     from rheobase.tools.repair import repair
 
     return repair(Path(given.file), Path(given.to) if given.to else None, OUT)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from rheobase.tools.doctor import doctor
+
+    return doctor(OUT)
 
 
 def _keys(given: argparse.Namespace) -> int:
@@ -349,6 +381,18 @@ def _parser() -> argparse.ArgumentParser:
     graph_of(sub)
     sub.add_argument("--folder", metavar="DIR", help="where the table and the figure go (default: runs/NAME-eval-DATE)")
 
+    sub = command(
+        "stress",
+        _stress,
+        "score the decoders of a graph while their input is disturbed: metric x disturbance x severity",
+        "Fitted on clean data as by `rheo eval`, scored on test data with lost samples, swapped channels, ...",
+    )
+    graph_of(sub)
+    sub.add_argument("--node", action="append", metavar="NODE", help="a decoder; may be repeated (default: all)")
+    sub.add_argument("--only", action="append", metavar="WORD", help="a disturbance; may be repeated (default: all)")
+    sub.add_argument("--seeds", default="0,7,13", metavar="N,...", help="of the disturbances (default: 0,7,13)")
+    sub.add_argument("--json", metavar="FILE", help="write the scores here, too")
+
     graph_of(command("check", _check, "check a graph without opening a device"))
     graph_of(command("graph", _mermaid, "print a graph as a mermaid flowchart"))
     sub = command("nodes", _nodes, "list the node types, or say all about one")
@@ -368,6 +412,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--at", type=float, metavar="S", help="of a recording: s from its beginning")
     sub.add_argument("--size", metavar="WxH", help="of the window, in pixels (default: 1280x720)")
     sub.add_argument("--picture", default="", metavar="FILE", help="write a PNG instead of opening a window")
+    sub = command("echo", _echo, "print the samples of an LSL stream, and at the end their rate and age")
+    sub.add_argument("stream", metavar="NAME|KEY=VALUE", help="its name, or another property, as in source_id=abc")
+    sub.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds (default: Ctrl-C)")
+    sub.add_argument("--most", type=int, metavar="N", help="stop after N samples")
     sub = command("report", _report, "write one page on a run: figures, ages, losses, config, versions")
     sub.add_argument("run", metavar="RUN", help="a run directory")
     sub.add_argument("--out", metavar="FILE", help="where the page goes (default: RUN/report.html)")
@@ -377,6 +425,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", type=float, default=1.0, help="how long to measure (1: about a minute for all)")
     sub = command("data", _data, "list the recorded data sets, or find (and fetch) some")
     sub.add_argument("names", metavar="NAME", nargs="*", help="for instance flint2012_run1/x.csv")
+    command(
+        "doctor",
+        _doctor,
+        "say whether this machine has what live runs need, and what to do",
+        "Exit code 1: it has not.",
+    )
     sub = command("repair", _repair, "take what is whole of a recording that was cut short or damaged")
     sub.add_argument("file", metavar="FILE", help="an XDF file; it is not changed")
     sub.add_argument("--to", metavar="FILE", help="where it goes (default: NAME-repaired.xdf)")

@@ -30,8 +30,11 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "baseline": [({"over": 0.01}, (X,)), ({"over": 0.05, "size": True}, (X.replace(rate=0),))],
     "bins": [({"width": 0.005}, (X,)), ({"width": 0.007, "how": "mean"}, (X,))],
     "car": [({"exclude": ("b",)}, (X,))],
+    "channel_swap": [({"p": 0.2, "truth": True}, (X,))],
     "deltas": [({}, (X,))],
     "drop_missing": [({}, (X,))],
+    "dropout": [({"p": 0.3, "length": 3, "share": 0.6, "fill": "hold"}, (X,))],
+    "gain_step": [({"p": 0.2}, (X,))],
     "gravity": [({}, (POSE,)), ({"frame": "world"}, (POSE,))],
     "fleet": [
         (
@@ -44,6 +47,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
         ({"memory": 0.02, "features": 6, "basis": "legt"}, (X.replace(dtype="int16"),)),
     ],
     "integral": [({"tau": 0.05}, (X,))],
+    "jitter": [({"p": 0.5}, (X,))],
     "lags": [({"k": 3}, (X,)), ({"k": 1}, (X.replace(rate=0),))],
     "lowpass": [({"corner": 40, "order": 3}, (X,))],
     "markov_rates": [
@@ -55,6 +59,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     "notch": [({"harmonics": 2}, (X,))],
     "orientation": [({"tau_acc": 0.01}, (IMU,))],
     "pick": [({"channels": ("c", "a")}, (X,))],
+    "regime": [({"every": 0.03}, (X,))],
     "resample": [
         ({"rate": 170}, (X,)),
         ({"rate": 1300, "how": "linear"}, (X.replace(dtype="int16"),)),
