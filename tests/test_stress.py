@@ -89,7 +89,7 @@ def test_a_seed_says_all_and_the_truth_disturbs_nothing(kind: type[Kernel], valu
 @pytest.mark.parametrize("p, length", [(0.1, 1), (0.3, 5), (0.75, 20)])
 def test_a_share_p_of_samples_drops_out(p: float, length: int) -> None:
     """Episodes are a renewal process: on for L samples, off for geometric(q) - 1; its share of time on, within 3 sd."""
-    gone = np.isnan(run(Dropout(p=p, length=length), noise(20 * N))[:, 0])
+    gone = np.isnan(run(Dropout(p=p, length=length), noise(3 * N))[:, 0])
     q = p / (p + length * (1 - p))
     cycles = len(gone) / (length + (1 - q) / q)
     sd = p * np.sqrt((1 - q) / q**2) / (length + (1 - q) / q) / np.sqrt(cycles)
