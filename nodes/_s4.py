@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._layers import Arrays, copy, gate, gated, glorot, norm, normed, norms, zero
+from rheobase.nodes._layers import Arrays, gate, gated, glorot, norm, normed, norms
 from rheobase.nodes._s4d import convolved
+from rheobase.nodes._s4d import copied as copied
+from rheobase.nodes._s4d import fresh as fresh
 from rheobase.nodes._ssm import Complex, hippo
 from rheobase.stream.block import StreamError
 from rheobase.stream.node import kernel, routine
@@ -211,15 +213,3 @@ def _state(p, s, k):
             re[h] = F_re[h] * a - F_im[h] * b
             im[h] = F_re[h] * b + F_im[h] * a
             y[h] += C_re[h] * re[h] - C_im[h] * im[h]
-
-
-@kernel
-def fresh(s):
-    zero(s.x_re)
-    zero(s.x_im)
-
-
-@kernel
-def copied(s, to):
-    copy(s.x_re, to.x_re)
-    copy(s.x_im, to.x_im)
