@@ -60,7 +60,6 @@ from rheobase.stream.fuse import Loop, cache_folder
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Count, Kernel, NotNegative, Source, kernel, nearest
-from rheobase.tools.bench_ring import ring
 
 TURNS = 15
 """How often ours and the floor take turns."""
@@ -464,7 +463,6 @@ BENCHES: dict[str, Callable[[float], list[Row]]] = {
     "states": lambda scale: list(importlib.import_module("rheobase.tools.bench_states").states(scale)),
     "fleet": lambda scale: importlib.import_module("rheobase.tools.bench_fleet").fleet(scale),  # which imports this
     "view": view,
-    "ring": ring,
 }
 
 

@@ -1,4 +1,4 @@
-"""Edges in shared memory against ZeroMQ and a ring in C: `python -m rheobase.tools.bench_ring`, `rheo bench ring`."""
+"""Edges in shared memory against ZeroMQ and a ring in C: `python -m rheobase.tools.bench_ring`."""
 
 from __future__ import annotations
 
