@@ -74,7 +74,8 @@ def test_one_changed_bit_of_the_recording_is_found(live: Path, tmp_path: Path) -
     assert at > 0
     raw[at] ^= 1  # the lowest bit of one sample of the source
     file.write_bytes(bytes(raw))
-    assert replayed(tmp_path / "run")[0] == DIFFERENT
+    code, said = replayed(tmp_path / "run")
+    assert code == DIFFERENT, said
 
 
 def test_a_recording_that_was_cut_short_is_compared_as_far_as_it_goes(live: Path, tmp_path: Path) -> None:

@@ -107,9 +107,16 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
     taps = {n: m.take for n, m in matches.items()}
     _go(Engine(part, taps=taps, speed=speed, planned=swaps(folder)), console)
     whole = _ended_well(folder)
+    gave = json.loads((folder / "tables.json").read_text()).get("samples", {}) if whole else {}
     bad = 0
     for name, match in matches.items():
         match.finish()
+        if match.live < gave.get(name, 0):  # it is read up to damage, and that ended well has none
+            bad += 1
+            console.print(
+                f"{name}: {gave[name]} live, {match.live} recorded: the recording is damaged", highlight=False
+            )
+            continue
         common = min(match.live, match.replayed)
         if match.equal == common and (match.live == match.replayed or not whole):
             cut = "" if match.live == match.replayed else f" ({match.replayed} replayed: the run was cut short)"
