@@ -159,6 +159,16 @@ class Panel(QFrame):
         """Words beside the title."""
         self.title(self.names(), more)
 
+    def add_image(self, plot: pg.PlotItem) -> tuple[pg.ImageItem, pg.ColorBarItem]:
+        """An image in a plot, and the bar that says what its colours are."""
+        item = pg.ImageItem(axisOrder="row-major")
+        plot.addItem(item)
+        bar = plot.addColorBar(item, width=10, interactive=False, colorMap="viridis")
+        bar.getAxis("right").setTextPen(self.theme.dim)
+        bar.getAxis("right").setWidth(RIGHT - 18)
+        item.setColorMap(pg.colormap.get("viridis"))
+        return item, bar
+
     def add_plot(self, row: int = 0, x: str = "", y: str = "", time: bool = False) -> pg.PlotItem:
         """A plot with labels at its axes; time: its x is the time that the window looks at."""
         plot = self.graphics.addPlot(row=row, col=0, enableMenu=False)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pyqtgraph as pg
 from PySide6.QtCore import QRectF
 
 from rheobase.devices import _pixels
-from rheobase.devices._panel import RIGHT, Panel
+from rheobase.devices._panel import Panel
 
 
 class ImagePanel(Panel):
@@ -15,12 +14,7 @@ class ImagePanel(Panel):
 
     def build(self) -> None:
         self.plot = self.add_plot(x=self.look.label(), y="channel", time=True)
-        self.item = pg.ImageItem(axisOrder="row-major")
-        self.plot.addItem(self.item)
-        self.bar = self.plot.addColorBar(self.item, width=10, interactive=False, colorMap="viridis")
-        self.bar.getAxis("right").setTextPen(self.theme.dim)
-        self.bar.getAxis("right").setWidth(RIGHT - 18)
-        self.item.setColorMap(pg.colormap.get("viridis"))
+        self.item, self.bar = self.add_image(self.plot)
 
     def paint(self) -> None:
         feed, look = self.feeds[0], self.look

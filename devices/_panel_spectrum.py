@@ -9,7 +9,7 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QRectF
 
-from rheobase.devices._panel import RIGHT, Line, Panel, said, squared
+from rheobase.devices._panel import Line, Panel, said, squared
 from rheobase.devices._panel_image import steady
 from rheobase.stream.block import Spec, StreamError
 
@@ -114,12 +114,7 @@ class SpectrogramPanel(Panel):
         spec = self.feeds[0].spec
         self.plot = self.add_plot(x=self.look.label(), y="frequency, Hz", time=True)
         self.plot.setYRange(0, spec.rate / 2, padding=0)
-        self.item = pg.ImageItem(axisOrder="row-major")
-        self.plot.addItem(self.item)
-        self.bar = self.plot.addColorBar(self.item, width=10, interactive=False, colorMap="viridis")
-        self.bar.getAxis("right").setTextPen(self.theme.dim)
-        self.bar.getAxis("right").setWidth(RIGHT - 18)
-        self.item.setColorMap(pg.colormap.get("viridis"))
+        self.item, self.bar = self.add_image(self.plot)
 
     def paint(self) -> None:
         feed, look = self.feeds[0], self.look

@@ -105,15 +105,16 @@ class SequenceModel(Decoder):
         self.levels()
         if self.lookahead < 0:
             raise StreamError(f"lookahead: {self.lookahead} is negative")
-        for key in ("dropout", "held_out"):
-            if getattr(self, key) == 1:
-                raise StreamError(f"{key}: 1 leaves nothing to learn from")
+        self._leaves_something()
         super().check()
 
-    def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+    def _leaves_something(self) -> None:
         for key in ("dropout", "held_out"):
             if getattr(self, key) == 1:
                 raise StreamError(f"{key}: 1 leaves nothing to learn from")
+
+    def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
+        self._leaves_something()
         n, d = data.X.shape[1], data.Z.shape[1]
         start = self.begin(np.random.default_rng(self.seed), self.header["in"].get("rate", 0.0), n, d)
         slow, fixed = set(), set()
