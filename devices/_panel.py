@@ -161,8 +161,7 @@ class Panel(QFrame):
 
     def add_image(self, plot: pg.PlotItem) -> tuple[pg.ImageItem, pg.ColorBarItem]:
         """An image in a plot, and the bar that says what its colours are."""
-        item = pg.ImageItem(axisOrder="row-major")
-        plot.addItem(item)
+        plot.addItem(item := pg.ImageItem(axisOrder="row-major"))
         bar = plot.addColorBar(item, width=10, interactive=False, colorMap="viridis")
         bar.getAxis("right").setTextPen(self.theme.dim)
         bar.getAxis("right").setWidth(RIGHT - 18)
