@@ -125,8 +125,8 @@ class Panel(QFrame):
         self.shown = ""
         self.title(self.names())
         self.build()
-        if self.graphics.ci.items:
-            box.addWidget(self.graphics, 1)
+        box.addWidget(self.graphics, 1)
+        self.graphics.setVisible(bool(self.graphics.ci.items))
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:

@@ -181,6 +181,7 @@ class View(Sink):
             self.save(w)
         for x in self.windows:
             x.close()
+        settle(app)
         return True
 
     def asked(self) -> bool:
@@ -235,7 +236,11 @@ def application() -> QApplication:
 
 
 def settle(app: QApplication) -> None:
-    """Delete what waits to be: what is left to the end of Python goes in any order, which Qt may not survive."""
+    """Delete windows here and now: what is left to Python's collector goes in any order, at any time and in any
+    thread, which Qt may not survive."""
+    for w in app.topLevelWidgets():
+        if isinstance(w, Window):  # what it has opened goes with it
+            w.deleteLater()
     app.processEvents()
     app.sendPostedEvents(None, int(QEvent.Type.DeferredDelete))
 

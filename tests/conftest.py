@@ -1,7 +1,8 @@
 """What all tests share: where recorded data are, and a Lab Streaming Layer that never leaves this machine."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def windows_end() -> Iterator[None]:
+    """With the test that opened them: left to Python's collector, they now and then took the process with them."""
+    yield
+    if view := sys.modules.get("rheobase.devices.view"):
+        if app := view.QApplication.instance():
+            view.settle(app)
 
 
 @pytest.fixture
