@@ -72,13 +72,13 @@ def demo(trials: int = 3) -> None:
         half, N = len(X) // 2, X.shape[2]
         x, out, zt = X[:half].reshape(-1, N), X[half:].reshape(-1, N), z[half:].ravel()
         at, over = np.repeat(np.arange(half), X.shape[1]), np.repeat(np.arange(len(X) - half), X.shape[1])
-        data = _data(out, over)
+        data = data_of(out, over)
         mean = x.mean(axis=0)
         base = float((out * np.log(mean) - mean).sum() + _glm.constants(out, _glm.SIGMOID).sum())
         S = len(truth.W)
         true = np.concatenate([truth.W.transpose(0, 2, 1), np.tile(truth.b, (S, 1, 1))], axis=1)
         oracle = _em.Model(true, np.ones((S, N)), truth.Pi, np.full(S, 1 / S))
-        rows.setdefault("the true model", []).append(_told(oracle, data, zt, base))
+        rows.setdefault("the true model", []).append(scores_of(oracle, data, zt, base))
         for prior in ("gaussian", "onehot"):
             began = time.process_time()
             node = HmmGlm(states=S, link="sigmoid", prior=prior).fit(x, segment=at)
@@ -86,23 +86,25 @@ def demo(trials: int = 3) -> None:
             order = _hmm.matched(truth.W, connectivity(node.arrays, {}))
             m = _em.Model(*(node.arrays[k] for k in _em.Model._fields)).order(order)
             kinds = node.arrays["kinds"][order] if prior == "onehot" else None
-            told = _told(m, data, zt, base) | _weights(m, kinds, node.arrays.get("a0"), truth) | {"fit, CPU s": took}
+            told = (
+                scores_of(m, data, zt, base) | _weights(m, kinds, node.arrays.get("a0"), truth) | {"fit, CPU s": took}
+            )
             rows.setdefault(f"EM, {prior} prior", []).append(told)
             if prior == "gaussian":
                 p = _em.Prior(1 / 3, 0.0, _glm.unlinked(mean, _glm.SIGMOID))
-                loose, q, a0 = _onehot.relaxed(_data(x, at), m, p, _glm.SIGMOID)
-                told = _told(loose, data, zt, base) | _weights(loose, q, a0, truth)
+                loose, q, a0 = _onehot.relaxed(data_of(x, at), m, p, _glm.SIGMOID)
+                told = scores_of(loose, data, zt, base) | _weights(loose, q, a0, truth)
                 rows.setdefault("  then Gumbel-softmax, gradient", []).append(told)
-        _show(f"network of 5 states and 20 neurons: mean of {trial + 1} trials", rows)
+        show(f"network of 5 states and 20 neurons: mean of {trial + 1} trials", rows)
 
 
-def _data(x: F, segment: NDArray[np.int64]) -> _em.Data:
+def data_of(x: F, segment: NDArray[np.int64]) -> _em.Data:
     none = np.zeros((len(x), 0))
     H = _glm.design(x, none, _glm.exponential(5), np.zeros((0, 1)), segment, _glm.SIGMOID)
     return _em.Data(x, H, segment)
 
 
-def _told(m: _em.Model, data: _em.Data, z: NDArray[np.int64], base: float, lag: int = 10) -> dict[str, float]:
+def scores_of(m: _em.Model, data: _em.Data, z: NDArray[np.int64], base: float, lag: int = 10) -> dict[str, float]:
     """How well a model tells the states, filtered, `lag` bins later, from all; and nats a bin above Poisson rates."""
     ell = m.emissions(data, _glm.SIGMOID)
     known = _hmm.posterior(ell, m.Pi, m.p0, data.segment)
@@ -183,7 +185,7 @@ def insula(most: int = 4, coupling: bool = True) -> None:
             if S > 1:
                 told[f"{S}: Rand"] = rand(fits[0][1], fits[1][1])
             rows_[word] = [told]
-            _show("insula: gain over one state in held-out time; adjusted Rand index of two fits", rows_)
+            show("insula: gain over one state in held-out time; adjusted Rand index of two fits", rows_)
 
 
 def rand(a: Any, b: Any) -> float:
@@ -239,7 +241,7 @@ def flashing() -> None:
             prior = _jumps.em(times[1:2], N, a0=0.5, b0=0.5)[0]
             error, held = (float(np.sqrt(((q - Q)[apart] ** 2).mean())) for q in (found, prior))
             rows.setdefault(f"{n} paths", []).append({"EM": error, "EM, 0.5 jumps in 0.5 s": held, "CPU s": took})
-    _show("flashing ratchet: RMSE of rates", rows)
+    show("flashing ratchet: RMSE of rates", rows)
 
 
 def channel() -> None:
@@ -258,7 +260,7 @@ def channel() -> None:
         Q = _jumps.em(d, N)[0]
         told = {"opens/s": Q[0, 1], "shuts/s": Q[1, 0], "open %": 100 * _jumps.stationary(Q)[1]}
         rows[f"every {step * 1e6:g} us" + (", half of them missing" if kept < 1 else "")] = [told]
-    _show(f"ion channel, {len(lasts)} intervals", rows)
+    show(f"ion channel, {len(lasts)} intervals", rows)
 
 
 def dwells(raw: bytes) -> tuple[F, NDArray[np.bool_]]:
@@ -270,7 +272,7 @@ def dwells(raw: bytes) -> tuple[F, NDArray[np.bool_]]:
     return lasts, np.frombuffer(raw, "<i2", n, offset - 1 + 4 * n) != 0
 
 
-def _show(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
+def show(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
     """A table of means."""
     columns = list(dict.fromkeys(k for each in rows.values() for row in each for k in row))
     table = rich.table.Table("", *columns, title=title)
