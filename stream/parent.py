@@ -31,6 +31,7 @@ from rheobase.stream.block import Interrupted, Spec, StreamError
 from rheobase.stream.child import GRACE, Lines
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import RECEIVER_WORDS, SENDER_WORDS, START
+from rheobase.stream.live import Live, Seen
 from rheobase.stream.node import Sink
 from rheobase.stream.options import Process, processes
 from rheobase.stream.pulse import BEAT, SINCE, Pulse
@@ -76,10 +77,11 @@ class Children:
         speed: float,
         report: Report,
         line: Status,
+        live: Live,
         interrupted: threading.Event,
     ) -> None:
         self.graph, self.folder, self.seconds, self.speed = graph, folder, seconds, speed
-        self.report, self.line, self.interrupted = report, line, interrupted
+        self.report, self.line, self.live, self.interrupted = report, line, live, interrupted
         self.home = Path(tempfile.mkdtemp(prefix="rheo-"))
         self.edges = far_edges(graph, f"ipc://{self.home}/")
         self.report.edges = self.edges
@@ -246,6 +248,17 @@ class Children:
                 for label in self.alive:
                     self._tell(label, {"bye": True})
             self.line.show()
+            self.live.look(self._seen)
+
+    def _seen(self) -> dict[str, Seen]:
+        def state(child: Child) -> str:
+            if child.begin:
+                return "waits to start again"
+            if child.label not in self.alive:
+                return "ended"
+            return "starting" if child.label not in self.ready else "hangs" if child.named else "running"
+
+        return {k: Seen(c.process.pid if c.process else 0, state(c), c.pulse) for k, c in self.children.items()}
 
     def _look_for_hangs(self, now: float) -> None:
         """Name who gets nowhere, and end it where its limit says so."""
