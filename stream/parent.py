@@ -353,6 +353,7 @@ class Children:
             number, seq, t = child.pulse.where()
             self.report.restarts.append(
                 {"process": child.label, "why": why, "node": self.names[number], "seq": seq, "time": t, "wait": wait}
+                | {"clock": time.monotonic()}
             )
             log.warning("%s; it is started again in %.2g s", why, wait)
             self.ready.discard(child.label)

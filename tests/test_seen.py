@@ -44,7 +44,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def wait(done: Callable[[], Any], seconds: float = 60) -> Any:
+def wait(done: Callable[[], Any], seconds: float = 180) -> Any:
     end = time.monotonic() + seconds
     while not (found := done()) and time.monotonic() < end:
         time.sleep(0.05)
