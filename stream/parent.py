@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from rheobase.stream import clock
 from rheobase.stream.block import Interrupted, Spec, StreamError
 from rheobase.stream.child import GRACE, Lines
 from rheobase.stream.graph import Graph
@@ -416,11 +417,12 @@ class Children:
             node = place.node
             if place.process != child.label or getattr(node, "safe", None) is None or not hasattr(node, "stand_in"):
                 continue
-            spec = self.specs.get(place.edges[0].source)
-            if spec is None:
+            known = self.specs.get(place.edges[0].source)
+            if known is None:
                 continue
+            (spec, virtual), (_, _, t) = known, child.pulse.where()
             try:
-                other = node.stand_in(msgspec.convert(spec[0], Spec))
+                other = node.stand_in(msgspec.convert(spec, Spec), clock.now() if virtual or not t else t)
             except Exception as e:  # noqa: BLE001 the run goes on, or ends, in good order without
                 log.warning("%s: cannot say what is safe in its place: %s", node.name, e)
                 continue

@@ -224,10 +224,11 @@ OUTLET = """
 import sys, time, numpy as np, pylsl
 info = pylsl.StreamInfo(sys.argv[1], "EEG", 8, 250, "float32", "chaos:" + sys.argv[1])
 outlet = pylsl.StreamOutlet(info, chunk_size=10)
-k = int(sys.argv[2])
+k, begin, n = int(sys.argv[2]), pylsl.local_clock(), 0
 while True:
-    outlet.push_chunk(np.full((10, 8), k, np.float32), pylsl.local_clock())
-    time.sleep(0.04)
+    n += 10  # stamps are those of samples that a steady device takes, however late this gets to say so
+    outlet.push_chunk(np.full((10, 8), k, np.float32), begin + n / 250)
+    time.sleep(max(0.0, begin + n / 250 - pylsl.local_clock()))
 """
 
 
