@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ GRAPH: dict[str, Any] = {
         "view": {"type": "view", "in": ["rates", "pick"], "process": "view"},
     },
 }
+
+
+LABELS = ("acquire", "main", "outlet", "record", "view")
+"""Its processes."""
 
 
 class Listener:
@@ -197,10 +201,9 @@ def _recording(file: Path, label: str, tables: dict[str, Any]) -> list[str]:
     return []
 
 
-def kill(runs: int, seed: int) -> int:
+def kill(runs: int, seed: int, labels: Sequence[str] = LABELS) -> int:
     """Each process in turn."""
     rng = random.Random(seed)
-    labels = ["acquire", "main", "outlet", "record", "view"]
     found: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
     for k in range(runs):
         label = labels[k % len(labels)]
@@ -333,6 +336,7 @@ def main() -> int:
     words = parser.add_subparsers(dest="what", required=True)
     sub = words.add_parser("kill")
     sub.add_argument("--runs", type=int, default=5)
+    sub.add_argument("--only", action="append", choices=LABELS, help="a process; may be repeated (default: each)")
     sub.add_argument("--seed", type=int, default=0)
     sub = words.add_parser("outlet")
     sub.add_argument("--times", type=int, default=3)
@@ -343,7 +347,7 @@ def main() -> int:
     sub.add_argument("--rate", type=float, default=1000.0)
     given = parser.parse_args()
     if given.what == "kill":
-        return kill(given.runs, given.seed)
+        return kill(given.runs, given.seed, given.only or LABELS)
     if given.what == "outlet":
         return outlet(given.times, given.seed)
     return soak(given.minutes, given.channels, given.rate)
