@@ -235,7 +235,7 @@ def newest(under: Path = Path("runs"), graph: str = "") -> tuple[Path, dict[str,
     """The run that was started last of those that run, of that graph if one is named. Raises StreamError."""
     why: list[str] = []
     found = []
-    for path in sorted(under.glob(f"*/{FILE}")):
+    for path in sorted([*under.glob(f"*/{FILE}"), *under.glob(f"*/*/{FILE}")]):  # a calibration holds several runs
         try:
             said = read(path.parent)
         except StreamError as e:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ import rich.table
 import yaml
 
 from rheobase.devices.replay import Replay, streams
-from rheobase.stream.block import StreamError
-from rheobase.stream.clock import now
+from rheobase.stream.block import Block, Spec, StreamError, numbered
+from rheobase.stream.clock import fine_timer, now, wait_until
 from rheobase.stream.link import Receiver
+from rheobase.stream.node import Source
 
 OUT = rich.console.Console(highlight=False)
 HOLD = 0.2
@@ -55,6 +56,32 @@ GRAPH: dict[str, Any] = {
 
 LABELS = ("acquire", "main", "outlet", "record", "view")
 """Its processes."""
+
+
+class Load(Source):
+    """Numbers of int16 at a pace, made beforehand: a load that costs next to nothing to make."""
+
+    channels: int = 1024
+    """Channels."""
+    rate: float = 30000.0
+    """Hz."""
+    chunk: int = 30
+    """Samples in a block."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        return Spec(rate=self.rate, channels=numbered("ch", self.channels), dtype="int16")
+
+    def blocks(self) -> Iterator[Block | None]:
+        fine_timer()
+        rng = np.random.default_rng(0)
+        made = [rng.integers(-1000, 1000, (self.chunk, self.channels), np.int16) for _ in range(64)]
+        begin, k = now(), 0
+        steps = np.arange(self.chunk) / self.rate
+        while True:
+            times = begin + k * self.chunk / self.rate + steps
+            wait_until(times[-1])
+            yield Block(made[k % 64], times, k * self.chunk)
+            k += 1
 
 
 class Listener:
@@ -303,6 +330,8 @@ def soak(minutes: float, channels: int, rate: float) -> int:
         folder = Path(place)
         graph["nodes"]["out"]["address"] = f"ipc://{folder}/out"
         graph["nodes"]["array"] |= {"channels": channels, "rate": rate, "chunk": max(1, round(rate / 1000))}
+        if channels * rate > 1e6:  # more normal numbers than a core makes in time
+            graph["nodes"]["array"]["type"] = "rheobase.tools.chaos:Load"
         process = command(folder, graph, "--for", str(60 * minutes))
         use: dict[str, list[tuple[float, int, float]]] = {}
         ticks = os.sysconf("SC_CLK_TCK")
@@ -320,12 +349,14 @@ def soak(minutes: float, channels: int, rate: float) -> int:
         size = (folder / "run" / "recording.xdf").stat().st_size
     OUT.print(said[-3000:], markup=False)
     bad = process.returncode != 0
+    table = rich.table.Table("process", "MB", "more over the second half", "of a core")
     for name, rows in use.items():
         half = rows[len(rows) // 2 :]
         growth = half[-1][1] / half[0][1] - 1
         share = (rows[-1][2] - rows[0][2]) / max(rows[-1][0] - rows[0][0], 1e-9)
-        OUT.print(f"{name}: {half[-1][1] / 1e6:.0f} MB, {growth:+.2%} over the second half; {share:.0%} of a core")
+        table.add_row(name, f"{half[-1][1] / 1e6:.0f}", f"{growth:+.2%}", f"{share:.0%}")
         bad |= growth > 0.01
+    OUT.print(table)
     OUT.print(f"recorded {size / 1e6:.0f} MB; whole: {tables['ok']}")
     return 1 if bad or not tables["ok"] else 0
 
