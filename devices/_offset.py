@@ -15,10 +15,13 @@ class Offset:
     so that one estimate in four may be wrong. c closes in on it within about `HORIZON`. Two estimates in a row that
     lie more than `JUMP` off are a new clock.
 
-    On one host there is one clock: there, what liblsl measures (some 10 us) is noise, and c is 0.
+    On one host there is one clock: there, what liblsl measures (some 10 us; 10 ms and more where the machine is busy)
+    is noise up to `NOISE`, and c is 0.
     """
 
     JUMP = 5e-3
+    """s"""
+    NOISE = 50e-3
     """s"""
     HORIZON = 10.0
     """s"""
@@ -31,14 +34,18 @@ class Offset:
         self.same_host = same_host
         self.seen: deque[tuple[float, float]] = deque(maxlen=60)
         self.astray: tuple[float, float] | None = None
+        self.heard: float | None = None
         self.at, self.c, self.slope = 0.0, 0.0, 0.0
         self.last: float | None = None
 
     def measured(self, t: float, offset: float) -> bool:
         """An estimate made at t s of our clock. True where it shows a new clock; c has jumped then."""
-        s = t - offset
-        if self.seen and offset == self.seen[-1][1]:
+        if offset == self.heard:  # liblsl gives the last one again until it has another, which proves nothing
             return False
+        self.heard = offset
+        if self.same_host and abs(offset) < self.NOISE:
+            offset = 0.0
+        s = t - offset
         if self.seen and abs(offset - self._line(s)) > self.JUMP:
             if self.astray is None or abs(offset - self.astray[1]) > self.JUMP:
                 self.astray = s, offset
@@ -47,9 +54,7 @@ class Offset:
         jump, first = self.astray is not None and not self.seen, not self.seen
         self.astray = None
         self.seen.append((s, offset))
-        if self.same_host and abs(offset) < self.JUMP / 5:
-            self.at, self.c, self.slope = s, 0.0, 0.0
-        elif first:
+        if first:
             self.at, self.c, self.slope = s, offset, 0.0
         else:
             # The course changes at the last stamp given, so that none moves; stamps need not be of LSL's clock.

@@ -41,6 +41,7 @@ class Outlet(Sink):
         self._thread: threading.Thread | None = None
         self._row: np.ndarray | None = None
         self._opened = False
+        self.repeat = self.REPEAT
         self.patience = 0.2
         """How long the last word waits for somebody to hear it, s."""
 
@@ -105,10 +106,12 @@ class Outlet(Sink):
                     self._give_safe()
         self.shut()
 
-    def stand_in(self, spec: Spec) -> Outlet:
-        """Another outlet in the place of this one, whose process has died: it says only what is safe."""
+    def stand_in(self, spec: Spec, last: float) -> Outlet:
+        """Another outlet in the place of this one, whose process has died: it says only what is safe, `hold` s after
+        the last sample, which was at `last` s."""
         other = type(self)(**{k: getattr(self, k) for k in self.parameters()})
-        other.name, other.last, other.patience = self.name, now(), 2.0
+        other.name, other.last, other.patience = self.name, min(last, now()), 2.0
+        other.repeat = 0.05  # a reader may only just be finding its way to it
         other.start(spec)
         return other
 
@@ -134,7 +137,7 @@ class Outlet(Sink):
                 left = self.last + self.hold - now()
                 if left <= 0:
                     self._give_safe()
-            wait = left if left > 0 else self.REPEAT
+            wait = left if left > 0 else self.repeat
 
     def _give_safe(self) -> None:
         assert self._row is not None

@@ -96,7 +96,7 @@ def _run(given: argparse.Namespace) -> int:
     folder = Path(given.folder) if given.folder else new_folder(graph.name)
     if given.folder and (folder / "config.yaml").exists():
         raise StreamError(f"{folder}: holds a run already")
-    report = run(graph, folder, given.seconds, speed, status=True)
+    report = run(graph, folder, given.seconds, speed, status=True, metrics=given.metrics or "")
     report.show(OUT)
     OUT.print(f"{report.lasted:.1f} s in {folder}", highlight=False, soft_wrap=True)
     if any(type_name(type(p.node)) == "task" for p in graph.places.values()):
@@ -198,8 +198,19 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _mermaid(given: argparse.Namespace) -> int:
-    print(_graph(given).mermaid())
+    if given.live:
+        from rheobase.tools.top import drawn
+
+        print(drawn(given.graph))
+    else:
+        print(_graph(given).mermaid())
     return 0
+
+
+def _top(given: argparse.Namespace) -> int:
+    from rheobase.tools.top import top
+
+    return top(Path(given.run) if given.run else None, given.once, OUT)
 
 
 def _nodes(given: argparse.Namespace) -> int:
@@ -341,6 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds")
     sub.add_argument("--folder", metavar="DIR", help="the run directory (default: runs/NAME-DATE)")
     sub.add_argument("--speed", default="1", help="of recorded sources: 1 real time (default), or max")
+    sub.add_argument("--metrics", metavar="PORT", help="answer Prometheus on this port of 127.0.0.1 (or [::1]:PORT)")
 
     sub = command(
         "replay",
@@ -394,7 +406,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", metavar="FILE", help="write the scores here, too")
 
     graph_of(command("check", _check, "check a graph without opening a device"))
-    graph_of(command("graph", _mermaid, "print a graph as a mermaid flowchart"))
+    sub = command("graph", _mermaid, "print a graph as a mermaid flowchart")
+    graph_of(sub)
+    sub.add_argument("--live", action="store_true", help="with rates, ages and losses of its run (or RUN for GRAPH)")
     sub = command("nodes", _nodes, "list the node types, or say all about one")
     sub.add_argument("type", metavar="TYPE", nargs="?")
     sub = command(
@@ -412,6 +426,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--at", type=float, metavar="S", help="of a recording: s from its beginning")
     sub.add_argument("--size", metavar="WxH", help="of the window, in pixels (default: 1280x720)")
     sub.add_argument("--picture", default="", metavar="FILE", help="write a PNG instead of opening a window")
+    sub = command(
+        "top",
+        _top,
+        "a table of a run while it runs: nodes, edges, processes, streams",
+        "It only looks.",
+    )
+    sub.add_argument("run", metavar="RUN", nargs="?", help="a run directory (default: the newest here that runs)")
+    sub.add_argument("--once", action="store_true", help="print it once, and end")
     sub = command("echo", _echo, "print the samples of an LSL stream, and at the end their rate and age")
     sub.add_argument("stream", metavar="NAME|KEY=VALUE", help="its name, or another property, as in source_id=abc")
     sub.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds (default: Ctrl-C)")

@@ -17,7 +17,7 @@ under `blame`, as a StreamError of one line: file, node, key, and the nearest ri
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,8 @@ class Graph:
             nodes[name] = entry | _values(place.node)
         return {"name": self.name, "nodes": nodes, **self.options}
 
-    def mermaid(self) -> str:
-        """The graph as a mermaid flowchart, a box a process."""
+    def mermaid(self, said: Mapping[tuple[str, str], str] | None = None) -> str:
+        """The graph as a mermaid flowchart, a box a process; said: what stands on an edge (from, to)."""
         lines = ["flowchart LR"]
         for label in self.processes():
             lines.append(f"  subgraph {label}")
@@ -197,7 +197,13 @@ class Graph:
         for name, p in self.places.items():
             for e in p.edges:
                 far = self.places[e.source].process != p.process
-                lines.append(f"  {e.source} " + (f"-. {e.policy} .-> {name}" if far else f"--> {name}"))
+                words = [e.policy] if far else []
+                words += [more] if (more := (said or {}).get((e.source, name))) else []
+                text = "<br/>".join(words)
+                if said:  # what is not a word needs quotes
+                    text = text and f'"{text}"'
+                near = f"-- {text} -->" if text else "-->"
+                lines.append(f"  {e.source} {f'-. {text} .->' if far else near} {name}")
         return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ CROWD = 64
 """Connections that may wait to be taken in."""
 
 FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+UNDERSTOOD = zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(?P<port>\d+)|ipc://.+")
 FAR = re.compile(r"tcp://[^/\s:]+:(?P<port>\d+)|tcp://\[[0-9a-fA-F:]+\]:(?P<port6>\d+)")
@@ -127,8 +128,8 @@ def check_address(address: str, keys: str, peers: Collection[str], peer_key: str
 class Door:
     """A ZeroMQ context of its own whose one socket talks only to those whose keys are known.
 
-    `refused` counts handshakes that failed: no keys, wrong keys, not ZeroMQ at all. A peer that tries again and
-    again is counted each time.
+    `refused` counts connections that never came to an understanding: no keys, wrong keys, not ZeroMQ at all. A peer
+    that tries again and again is counted each time; one that is at its handshake just now counts until it is done.
     """
 
     def __init__(self, keys: str, peers: Sequence[str]) -> None:
@@ -153,7 +154,8 @@ class Door:
             socket.zap_domain = b"rheobase"
         else:
             socket.curve_serverkey = self.peers[0]
-        self._monitors.append(socket.get_monitor_socket(FAILED))
+        # of a connection that talks nothing like ZeroMQ no failed handshake is told, only that it was there
+        self._monitors.append(socket.get_monitor_socket(zmq.EVENT_ACCEPTED | UNDERSTOOD if binds else FAILED))
         self._thread = threading.Thread(target=self._watch, name="door", daemon=True)
         self._thread.start()
 
@@ -168,8 +170,8 @@ class Door:
                     if s is self._zap:
                         self._zap.send_multipart(self._answer(self._zap.recv_multipart()))
                     else:
-                        parse_monitor_message(s.recv_multipart())
-                        self.refused += 1
+                        event = parse_monitor_message(s.recv_multipart())["event"]
+                        self.refused += -1 if event == UNDERSTOOD else 1
         except zmq.ZMQError:  # the context went first
             pass
         finally:

@@ -27,10 +27,12 @@ from typing import Any
 
 import msgspec
 
+from rheobase.stream import clock
 from rheobase.stream.block import Interrupted, Spec, StreamError
 from rheobase.stream.child import GRACE, Lines
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import RECEIVER_WORDS, SENDER_WORDS, START
+from rheobase.stream.live import Live, Seen
 from rheobase.stream.node import Sink
 from rheobase.stream.options import Process, processes
 from rheobase.stream.pulse import BEAT, SINCE, Pulse
@@ -76,10 +78,11 @@ class Children:
         speed: float,
         report: Report,
         line: Status,
+        live: Live,
         interrupted: threading.Event,
     ) -> None:
         self.graph, self.folder, self.seconds, self.speed = graph, folder, seconds, speed
-        self.report, self.line, self.interrupted = report, line, interrupted
+        self.report, self.line, self.live, self.interrupted = report, line, live, interrupted
         self.home = Path(tempfile.mkdtemp(prefix="rheo-"))
         self.edges = far_edges(graph, f"ipc://{self.home}/")
         self.report.edges = self.edges
@@ -246,6 +249,17 @@ class Children:
                 for label in self.alive:
                     self._tell(label, {"bye": True})
             self.line.show()
+            self.live.look(self._seen)
+
+    def _seen(self) -> dict[str, Seen]:
+        def state(child: Child) -> str:
+            if child.begin:
+                return "waits to start again"
+            if child.label not in self.alive:
+                return "ended"
+            return "starting" if child.label not in self.ready else "hangs" if child.named else "running"
+
+        return {k: Seen(c.process.pid if c.process else 0, state(c), c.pulse) for k, c in self.children.items()}
 
     def _look_for_hangs(self, now: float) -> None:
         """Name who gets nowhere, and end it where its limit says so."""
@@ -340,6 +354,7 @@ class Children:
             number, seq, t = child.pulse.where()
             self.report.restarts.append(
                 {"process": child.label, "why": why, "node": self.names[number], "seq": seq, "time": t, "wait": wait}
+                | {"clock": time.monotonic()}
             )
             log.warning("%s; it is started again in %.2g s", why, wait)
             self.ready.discard(child.label)
@@ -402,11 +417,12 @@ class Children:
             node = place.node
             if place.process != child.label or getattr(node, "safe", None) is None or not hasattr(node, "stand_in"):
                 continue
-            spec = self.specs.get(place.edges[0].source)
-            if spec is None:
+            known = self.specs.get(place.edges[0].source)
+            if known is None:
                 continue
+            (spec, virtual), (_, _, t) = known, child.pulse.where()
             try:
-                other = node.stand_in(msgspec.convert(spec[0], Spec))
+                other = node.stand_in(msgspec.convert(spec, Spec), clock.now() if virtual or not t else t)
             except Exception as e:  # noqa: BLE001 the run goes on, or ends, in good order without
                 log.warning("%s: cannot say what is safe in its place: %s", node.name, e)
                 continue

@@ -27,6 +27,8 @@ class Report:
         self.graph = graph
         self.edges: list[dict[str, Any]] = []
         self.counted: dict[str, dict[str, Any]] = {}
+        self.heard: dict[str, float] = {}
+        """Process -> when it said so, s of the clock."""
         self.final: set[str] = set()
         self.dead: list[str] = []
         self.before: dict[str, int] = {}
@@ -43,8 +45,8 @@ class Report:
 
     def update(self, label: str, counted: dict[str, Any], final: bool = False) -> None:
         """What process `label` has counted so far."""
-        self.counted[label] = counted
-        self.lasted = time.monotonic() - self.began
+        self.counted[label], self.heard[label] = counted, time.monotonic()
+        self.lasted = self.heard[label] - self.began
         if final:
             self.final.add(label)
 
@@ -115,6 +117,16 @@ class Report:
         return rows
 
     @property
+    def states(self) -> dict[str, str]:
+        """Source -> how its stream is, where it says so."""
+        return self._merged("states")
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Node -> what is odd with what it gets, where it says so."""
+        return self._merged("notes")
+
+    @property
     def ok(self) -> bool:
         """Whether nothing was lost on an edge that may lose nothing."""
         return not self.dead and all(row["whole"] for row in self.losses())
@@ -127,8 +139,8 @@ class Report:
             "ages_s": self.ages,
             "losses": self.losses(),
             "health": self.health,
-            "states": self._merged("states"),
-            "notes": self._merged("notes"),
+            "states": self.states,
+            "notes": self.notes,
             "restarts": self.restarts,
             "hangs": self.hung,
             "stalls": self.all_stalls,
@@ -166,7 +178,7 @@ class Report:
             told = ", ".join(f"{k} {v}" for k, v in said.items() if v)
             if told:
                 console.print(f"{name}: {told}", highlight=False)
-        for name, note in self._merged("notes").items():
+        for name, note in self.notes.items():
             console.print(f"{name}: {note}", highlight=False, soft_wrap=True)
         for r in self.restarts:
             console.print(f"started again: {r['why']}", highlight=False, soft_wrap=True)

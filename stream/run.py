@@ -11,6 +11,7 @@ import datetime
 import gc
 import itertools
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ from rheobase.stream.child import counted, drive
 from rheobase.stream.engine import Engine
 from rheobase.stream.files import versions
 from rheobase.stream.graph import Graph
+from rheobase.stream.live import Live, Seen
+from rheobase.stream.metrics import serving
 from rheobase.stream.options import processes
 from rheobase.stream.parent import Children
 from rheobase.stream.report import Report, Status
@@ -37,6 +40,7 @@ def run(
     speed: float = 0.0,
     taps: Mapping[str, Callable[[Block], None]] | None = None,
     status: bool = False,
+    metrics: str = "",
 ) -> Report:
     """Run a graph until its sources end, `seconds` have passed, or Ctrl-C.
 
@@ -44,7 +48,9 @@ def run(
     speed   of recorded sources: 1 real time, 0 as fast as they are taken
     taps    node name -> called with each of its blocks (graphs of one process only)
     status  show a line while running
+    metrics PORT or ADDRESS:PORT of this machine: what it is at, as Prometheus asks for it
 
+    While it runs, FOLDER/live.json says what it is at (`rheobase.stream.live`).
     Raises StreamError when something went wrong; what was recorded until then is readable.
     """
     graph.check()
@@ -54,18 +60,20 @@ def run(
             (folder / "config.yaml").write_text(yaml.safe_dump(graph.to_dict(), sort_keys=False))
             (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
     report = Report(graph)
-    line = Status(report, status)
+    line, live = Status(report, status), Live(report, folder)
     failure: Exception | None = None
     try:
-        if len(graph.processes()) == 1:
-            _run_here(graph, folder, seconds, speed, taps, report, line)
-        else:
-            with _interrupts() as interrupted:
-                Children(graph, folder, seconds, speed, report, line, interrupted).run()
+        with serving(live, metrics):
+            if len(graph.processes()) == 1:
+                _run_here(graph, folder, seconds, speed, taps, report, line, live)
+            else:
+                with _interrupts() as interrupted:
+                    Children(graph, folder, seconds, speed, report, line, live, interrupted).run()
     except Exception as e:  # noqa: BLE001 the tables are written whatever it was
         failure = e
     finally:
         line.close()
+        live.close()
     if folder is not None:
         try:
             with _written(folder):
@@ -127,21 +135,25 @@ def _run_here(
     taps: Mapping[str, Callable[[Block], None]] | None,
     report: Report,
     line: Status,
+    live: Live,
 ) -> None:
-    options = processes(graph.options, graph.processes())[graph.processes()[0]]
+    [label] = graph.processes()
+    options = processes(graph.options, [label])[label]
     engine = Engine(graph, taps=taps, folder=folder, speed=speed, options=options)
+    live.look(lambda: {label: Seen(os.getpid(), "starting")})
     engine.start()  # until it has, nothing can be lost: Ctrl-C interrupts at once
     begin = clock.now()
 
     def watch() -> None:
         if interrupted.is_set() or (seconds is not None and clock.now() - begin >= seconds):
             engine.stop()
-        report.update("main", counted(engine))
+        report.update(label, counted(engine))
         line.show()
+        live.look(lambda: {label: Seen(os.getpid(), "running")})
 
     try:
         with _interrupts() as interrupted:
             drive(engine, watch)
     finally:
-        report.update("main", counted(engine), final=True)
+        report.update(label, counted(engine), final=True)
         gc.unfreeze()

@@ -39,7 +39,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert e.value.code == 0
     out = capsys.readouterr().out
     there = [line.split()[0] for line in out.splitlines() if line.startswith("    ") and line[4] != " "]
-    words = "run replay fit calibrate eval stress check graph nodes view echo report bench data doctor repair keys new"
+    words = (
+        "run replay fit calibrate eval stress check graph nodes view top echo report bench data doctor repair keys new"
+    )
     assert there == words.split()
     assert rheo() == 2
 

@@ -408,6 +408,7 @@ def test_a_new_clock_is_told_once_and_one_wrong_estimate_is_not() -> None:
     assert not clock.measured(10, 5.5), "one estimate may be wrong"
     assert not clock.measured(11, 5.00003)
     assert not clock.measured(12, 7.0)
+    assert not clock.measured(12.5, 7.0), "the same one, asked for again"
     assert clock.measured(13, 7.0001)
     assert clock.times(np.array([10.0])).tolist() == [17.0001]
     assert not clock.measured(14, 7.0)
@@ -418,6 +419,9 @@ def test_on_one_host_times_stay_as_they_are() -> None:
     stamps = np.array([0.1, 0.2])
     for t, offset in enumerate([3e-5, -2e-5, 9e-4]):
         clock.measured(t, offset)
+        assert clock.times(stamps).tobytes() == stamps.tobytes()
+    for t, offset in enumerate([8e-3, 9e-3, 3e-5], 3):
+        assert not clock.measured(t, offset), "a machine that is busy is no other clock"
         assert clock.times(stamps).tobytes() == stamps.tobytes()
     other = Offset(same_host=True)  # containers may share a name, and not a clock
     other.measured(0, 100.0)

@@ -109,6 +109,29 @@ def test_the_end_of_a_run_is_safe_whatever_ended_it(tmp_path: Path, fails: bool)
     assert max(b.data[0, 0] for _, b in reader.got) == (199 if fails else 299)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_who_stands_in_holds_from_the_last_sample_on(tmp_path: Path, late: bool) -> None:
+    """hold is 3 s and over already: it would take longer than the reader waits. late: the reader comes afterwards."""
+    node = ZmqOut(address=f"ipc://{tmp_path}/o", hold=3, safe=-1)
+    node.name = "out"
+    reader = None if late else Receiver(node.address)
+    other = node.stand_in(Spec(rate=100, channels=("a",)), now() - 3)
+    try:
+        if reader is None:
+            while not other._extra:
+                time.sleep(0.01)
+            assert other.sender._late, "nobody was there to take it"
+            reader = Receiver(node.address)
+        end, block = now() + 2.5, None
+        while block is None and now() < end:
+            block = reader.receive(0.1)
+        assert block is not None and block.data[0, 0] == -1
+    finally:
+        other.stop()
+        if reader:
+            reader.close()
+
+
 def test_an_lsl_outlet_goes_safe(tmp_path: Path) -> None:
     node = LslOut(stream=f"safe {tmp_path.name}", hold=0.1, safe=(7.0, 8.0))
     node.start(SPEC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import parse
 from rheobase.stream.run import run
-from rheobase.tools.replay import DIFFERENT, replay_file, replay_run
+from rheobase.tools.replay import DIFFERENT, onto, replay_file, replay_run
 
 GRAPH = """
 name: t
@@ -74,8 +75,11 @@ def test_one_changed_bit_of_the_recording_is_found(live: Path, tmp_path: Path) -
     assert at > 0
     raw[at] ^= 1  # the lowest bit of one sample of the source
     file.write_bytes(bytes(raw))
-    code, said = replayed(tmp_path / "run")
-    assert code == DIFFERENT, said
+    with pytest.raises(StreamError, match=r"damaged behind byte \d+ of \d+: its checksum is another"):
+        replayed(tmp_path / "run")
+    graph = parse('nodes: {src: {type: lsl, stream: {name: X}}, k: {type: "parts:Keep", in: src}}')
+    with pytest.raises(StreamError, match="its checksum is another"):
+        onto(graph, file, ["src"])
 
 
 def test_a_recording_that_was_cut_short_is_compared_as_far_as_it_goes(live: Path, tmp_path: Path) -> None:
@@ -87,7 +91,61 @@ def test_a_recording_that_was_cut_short_is_compared_as_far_as_it_goes(live: Path
     assert code == 0
     assert "byte-identical" in said
     shutil.copy(live / "tables.json", tmp_path / "run")
-    assert replayed(tmp_path / "run")[0] == DIFFERENT, "a run that ended well has a whole recording"
+    with pytest.raises(StreamError, match="cut short at byte"):  # a run that ended well has a whole recording
+        replayed(tmp_path / "run")
+
+
+AGAIN = """
+name: t
+processes: {PROCESS: {restart: 1}}
+nodes:
+  src:  {type: "parts:Ramp", n: 4000, die: DIE, process: acquire}
+  sq:   {type: "parts:Square", in: src, process: aside}
+  lp:   {type: lowpass, in: src, corner: 40}
+  stop: {type: "parts:Stop", in: lp, at: AT, attempts: 1}
+  b:    {type: bins, in: stop, width: 0.02, process: behind}
+  rec:  {type: record, in: [src, sq, stop, b], process: record}
+"""
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    """Another word in the config of a run."""
+    file = folder / "config.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+@pytest.mark.slow
+def test_a_restart_is_said_and_compared_up_to(tmp_path: Path) -> None:
+    """What goes on from a checkpoint has forgotten what came after it: no replay can give that."""
+    graph = parse(AGAIN.replace("PROCESS", "main").replace("DIE", "-1").replace("AT", "2000"))
+    run(graph, tmp_path / "run")
+    change(tmp_path / "run", "attempts: 1", "attempts: 0")  # a replay need not die of it again
+    code, said = replayed(tmp_path / "run")
+    assert code == 0, said
+    assert re.search(r"^process 'main' was started again at sample 2000 of node 'stop' \([\d.]+ s\): stop, b: ", said)
+    assert "sq: all 4000 samples are byte-identical to the live ones" in said
+    [n, m] = (int(re.search(rf"^{k}: all (\d+) samples before that are", said, re.M)[1]) for k in ("stop", "b"))  # type: ignore[index]
+    assert 1900 < n <= 2000 and 90 < m <= 100, "what was on its way when it died is lost"
+    assert "live is replay up to where a process was started again" in said
+    change(tmp_path / "run", "corner: 40", "corner: 41")
+    assert replayed(tmp_path / "run")[0] == DIFFERENT, "before that it must still be the same"
+
+
+@pytest.mark.slow
+def test_a_recorder_that_was_started_again_is_compared_as_far_as_its_first_file_goes(tmp_path: Path) -> None:
+    text = AGAIN.replace("PROCESS", "record").replace("DIE", "-1").replace("AT", "99999")
+    text = text.replace("in: [src, sq, stop, b]", "in: [src, sq, stop, dead]")
+    text = text.replace(
+        "  rec:", '  dead: {type: "parts:Stop", in: stop, at: 2000, attempts: 1, process: record}\n  rec:'
+    )
+    run(parse(text), tmp_path / "run")
+    assert (tmp_path / "run" / "recording.1.xdf").exists()
+    code, said = replayed(tmp_path / "run")
+    assert code == 0, said
+    assert "process 'record' was started again at sample" in said
+    assert re.search(r"^sq: all \d+ samples are byte-identical to the live ones \(\d+ replayed: the run", said, re.M)
 
 
 def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from test_outlet import Reader
 
+from rheobase.stream import live
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import Graph, parse
 from rheobase.stream.report import Report
@@ -154,7 +155,11 @@ nodes:
     code += "from pathlib import Path; from rheobase.stream.graph import parse; from rheobase.stream.run import run\n"
     code += f"report = run(parse({text!r}), Path({str(tmp_path)!r})); print(report.ok)\n"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    time.sleep(4)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (tmp_path / "live.json").exists():
+        time.sleep(0.1)
+    while time.monotonic() < until and not live.read(tmp_path)["nodes"]["keep"]["samples"]:
+        time.sleep(0.1)
     children = [int(p) for p in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
     assert len(children) == 3
     for pid in (parent.pid, *children):

@@ -19,22 +19,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rich.console
+import rich.table
 import yaml
 
 from rheobase.devices.replay import Replay, streams
-from rheobase.stream.block import StreamError
-from rheobase.stream.clock import now
+from rheobase.stream.block import Block, Spec, StreamError, numbered
+from rheobase.stream.clock import fine_timer, now, wait_until
 from rheobase.stream.link import Receiver
+from rheobase.stream.node import Source
 
 OUT = rich.console.Console(highlight=False)
 HOLD = 0.2
 """s: `hold` of the outlet."""
+BEGIN = 180.0
+"""s in which a run must have begun, on a busy machine too."""
 
 GRAPH: dict[str, Any] = {
     "name": "chaos",
@@ -48,6 +52,36 @@ GRAPH: dict[str, Any] = {
         "view": {"type": "view", "in": ["rates", "pick"], "process": "view"},
     },
 }
+
+
+LABELS = ("acquire", "main", "outlet", "record", "view")
+"""Its processes."""
+
+
+class Load(Source):
+    """Numbers of int16 at a pace, made beforehand: a load that costs next to nothing to make."""
+
+    channels: int = 1024
+    """Channels."""
+    rate: float = 30000.0
+    """Hz."""
+    chunk: int = 30
+    """Samples in a block."""
+
+    def start(self, *inputs: Spec) -> Spec:
+        return Spec(rate=self.rate, channels=numbered("ch", self.channels), dtype="int16")
+
+    def blocks(self) -> Iterator[Block | None]:
+        fine_timer()
+        rng = np.random.default_rng(0)
+        made = [rng.integers(-1000, 1000, (self.chunk, self.channels), np.int16) for _ in range(64)]
+        begin, k = now(), 0
+        steps = np.arange(self.chunk) / self.rate
+        while True:
+            times = begin + k * self.chunk / self.rate + steps
+            wait_until(times[-1])
+            yield Block(made[k % 64], times, k * self.chunk)
+            k += 1
 
 
 class Listener:
@@ -80,7 +114,8 @@ class Listener:
 def command(folder: Path, graph: dict[str, Any], *more: str) -> subprocess.Popen[str]:
     """A run of a graph, in a process group of its own, every process marked by its environment."""
     (folder / "g.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
-    env = {**os.environ, "RHEO_CHAOS": str(folder), "QT_QPA_PLATFORM": "offscreen"}
+    (folder / "tmp").mkdir()  # what other runs of this machine leave lying is no concern of ours
+    env = {**os.environ, "RHEO_CHAOS": str(folder), "QT_QPA_PLATFORM": "offscreen", "TMPDIR": str(folder / "tmp")}
     return subprocess.Popen(
         [
             sys.executable,
@@ -128,13 +163,12 @@ def kill_once(folder: Path, label: str, rng: random.Random) -> dict[str, Any]:
     graph = json.loads(json.dumps(GRAPH))
     address = f"ipc://{folder}/out"
     graph["nodes"]["out"]["address"] = address
-    before = set(Path(tempfile.gettempdir()).glob("rheo-*"))
     listener = Listener(address)
     process = command(folder, graph)
     wrong: list[str] = []
     try:
-        if not wait(lambda: any(not safe for _, safe in listener.times), 60):
-            return {"wrong": ["nothing came within 60 s"], "said": process.communicate(timeout=5)[0]}
+        if not wait(lambda: any(not safe for _, safe in listener.times), BEGIN):
+            return {"wrong": [f"nothing came within {BEGIN:g} s"]}
         time.sleep(rng.uniform(0.2, 3.0))
         pids = {name: pid for pid, name in marked(folder).items() if name}
         killed = now()
@@ -143,6 +177,8 @@ def kill_once(folder: Path, label: str, rng: random.Random) -> dict[str, Any]:
         ended = now() - killed
     finally:
         if process.poll() is None:
+            process.send_signal(signal.SIGINT)  # it takes its processes with it
+            wait(lambda: process.poll() is not None, 20)
             process.kill()
     time.sleep(0.3)
     listener.ended.set()
@@ -152,7 +188,7 @@ def kill_once(folder: Path, label: str, rng: random.Random) -> dict[str, Any]:
         wrong.append(f"the message does not say who died: {said[-300:]!r}")
     if left := marked(folder):
         wrong.append(f"processes that still live: {left}")
-    if homes := set(Path(tempfile.gettempdir()).glob("rheo-*")) - before:
+    if homes := list((folder / "tmp").glob("rheo-*")):
         wrong.append(f"sockets that are left: {homes}")
     tables = json.loads((folder / "run" / "tables.json").read_text())
     for row in tables["losses"]:
@@ -192,34 +228,37 @@ def _recording(file: Path, label: str, tables: dict[str, Any]) -> list[str]:
     return []
 
 
-def kill(runs: int, seed: int) -> int:
+def kill(runs: int, seed: int, labels: Sequence[str] = LABELS) -> int:
     """Each process in turn."""
     rng = random.Random(seed)
-    labels = ["acquire", "main", "outlet", "record", "view"]
-    bad, safe = 0, []
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
     for k in range(runs):
         label = labels[k % len(labels)]
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
             seen = kill_once(Path(folder), label, rng)
-        bad += bool(seen["wrong"])
-        safe.append(seen.get("safe", float("nan")))
-        OUT.print(
-            f"{k}: {label} killed; safe after {safe[-1]:.3f} s; {'; '.join(seen['wrong']) or 'well'}", markup=False
-        )
-    OUT.print(
-        f"{runs} runs, {bad} of them wrong; safe after {np.nanmedian(safe):.3f} s (median), {np.nanmax(safe):.3f} (max)"
-    )
-    return 1 if bad else 0
+        found[label].append(seen)
+        said = "; ".join(seen["wrong"]) or f"safe after {seen['safe']:.3f} s"
+        OUT.print(f"{k}: {label} killed: {said}", markup=False)
+    columns = ("killed", "runs", "wrong", "safe after, s: median", "max", "run ended after, s: median", "max")
+    table = rich.table.Table(*columns, title="SIGKILL at a random time, 256 channels at 1 kHz")
+    for label, each in [*found.items(), ("all", [seen for rows in found.values() for seen in rows])]:
+        times = [seen.get(word, np.nan) for word in ("safe", "ended") for seen in each]
+        safe, ended = np.split(np.array(times), 2)
+        figures = [f"{f(x):.3f}" for x in (safe, ended) for f in (np.nanmedian, np.nanmax)] if each else [""] * 4
+        table.add_row(label, str(len(each)), str(sum(bool(seen["wrong"]) for seen in each)), *figures)
+    OUT.print(table)
+    return 1 if any(seen["wrong"] for rows in found.values() for seen in rows) else 0
 
 
 OUTLET = """
 import sys, time, numpy as np, pylsl
 info = pylsl.StreamInfo(sys.argv[1], "EEG", 8, 250, "float32", "chaos:" + sys.argv[1])
 outlet = pylsl.StreamOutlet(info, chunk_size=10)
-k = int(sys.argv[2])
+k, begin, n = int(sys.argv[2]), pylsl.local_clock(), 0
 while True:
-    outlet.push_chunk(np.full((10, 8), k, np.float32), pylsl.local_clock())
-    time.sleep(0.04)
+    n += 10  # stamps are those of samples that a steady device takes, however late this gets to say so
+    outlet.push_chunk(np.full((10, 8), k, np.float32), begin + n / 250)
+    time.sleep(max(0.0, begin + n / 250 - pylsl.local_clock()))
 """
 
 
@@ -291,6 +330,8 @@ def soak(minutes: float, channels: int, rate: float) -> int:
         folder = Path(place)
         graph["nodes"]["out"]["address"] = f"ipc://{folder}/out"
         graph["nodes"]["array"] |= {"channels": channels, "rate": rate, "chunk": max(1, round(rate / 1000))}
+        if channels * rate > 1e6:  # more normal numbers than a core makes in time
+            graph["nodes"]["array"]["type"] = "rheobase.tools.chaos:Load"
         process = command(folder, graph, "--for", str(60 * minutes))
         use: dict[str, list[tuple[float, int, float]]] = {}
         ticks = os.sysconf("SC_CLK_TCK")
@@ -308,12 +349,14 @@ def soak(minutes: float, channels: int, rate: float) -> int:
         size = (folder / "run" / "recording.xdf").stat().st_size
     OUT.print(said[-3000:], markup=False)
     bad = process.returncode != 0
+    table = rich.table.Table("process", "MB", "more over the second half", "of a core")
     for name, rows in use.items():
         half = rows[len(rows) // 2 :]
         growth = half[-1][1] / half[0][1] - 1
         share = (rows[-1][2] - rows[0][2]) / max(rows[-1][0] - rows[0][0], 1e-9)
-        OUT.print(f"{name}: {half[-1][1] / 1e6:.0f} MB, {growth:+.2%} over the second half; {share:.0%} of a core")
+        table.add_row(name, f"{half[-1][1] / 1e6:.0f}", f"{growth:+.2%}", f"{share:.0%}")
         bad |= growth > 0.01
+    OUT.print(table)
     OUT.print(f"recorded {size / 1e6:.0f} MB; whole: {tables['ok']}")
     return 1 if bad or not tables["ok"] else 0
 
@@ -324,6 +367,7 @@ def main() -> int:
     words = parser.add_subparsers(dest="what", required=True)
     sub = words.add_parser("kill")
     sub.add_argument("--runs", type=int, default=5)
+    sub.add_argument("--only", action="append", choices=LABELS, help="a process; may be repeated (default: each)")
     sub.add_argument("--seed", type=int, default=0)
     sub = words.add_parser("outlet")
     sub.add_argument("--times", type=int, default=3)
@@ -334,7 +378,7 @@ def main() -> int:
     sub.add_argument("--rate", type=float, default=1000.0)
     given = parser.parse_args()
     if given.what == "kill":
-        return kill(given.runs, given.seed)
+        return kill(given.runs, given.seed, given.only or LABELS)
     if given.what == "outlet":
         return outlet(given.times, given.seed)
     return soak(given.minutes, given.channels, given.rate)

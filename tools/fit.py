@@ -68,9 +68,9 @@ def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
     for name in protocol.figure:
         if name not in decoders:
             raise wrong(graph, f"figure: no decoder {name!r}{nearest(name, decoders)}")
-    with _progress() as bar:
-        gathered = gather(graph, [*(_input(graph, n) for n in decoders), protocol.truth], bar)
-        splits = {n: _split(graph, protocol, gathered, _input(graph, n)) for n in decoders}
+    with progress() as bar:
+        gathered = gather(graph, [*(input_of(graph, n) for n in decoders), protocol.truth], bar)
+        splits = {n: split(graph, protocol, gathered, input_of(graph, n)) for n in decoders}
         folder = folder or new_folder(f"{graph.name}-eval")
         folder.mkdir(parents=True, exist_ok=True)  # where it cannot be, that is said before the work
         scores = _scores(graph, protocol, splits[next(iter(splits))])
@@ -109,7 +109,7 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
     if node.unsupervised:
         return _fit_alone(graph, name, node, on)
     protocol = protocol_of(graph)
-    source = _input(graph, name)
+    source = input_of(graph, name)
     moved = [k for k in graph.above(protocol.truth) if k != name and name in graph.above(k).places]
     if on is not None:
         file = find(on)
@@ -130,8 +130,8 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
         if (type(f), f.settings()) not in known:
             rivals[f"{type_name(type(f))}, unfiltered"] = f
         rivals["kalman"] = Kalman()
-    with _progress() as bar:
-        rows = _split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
+    with progress() as bar:
+        rows = split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
         scores = _scores(graph, protocol, rows)
         task = bar.add_task("fit", total=len(rivals) + 1)
         say = functools.partial(_say, bar, task)
@@ -149,15 +149,15 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
 
 def _fit_alone(graph: Graph, name: str, node: Decoder, on: str | None) -> Likelihoods:
     """The same for a decoder that learns without a truth: scored by the likelihood of held-out time."""
-    protocol, source = protocol_of(graph, truth=False), _input(graph, name)
+    protocol, source = protocol_of(graph, truth=False), input_of(graph, name)
     if on is None:
         straight(graph)
-        source = _input(graph, name)
+        source = input_of(graph, name)
     else:
         file = find(on)
         file = recording(file)[1] if file.is_dir() else file
         onto(graph, file, [k for k in graph.above(source) if isinstance(graph[k], Source)])
-    with _progress() as bar:
+    with progress() as bar:
         x = gather(graph, [source], bar)[source]
         train, test = _parts(graph, protocol, x.times - x.times[0], np.asarray(np.isfinite(x.data).any(axis=1)))
         task = bar.add_task(f"fit {name}", total=None)
@@ -236,7 +236,7 @@ def aligned(truth: Gathered, times: F) -> F:
 
 
 @dataclasses.dataclass
-class _Split:
+class Split:
     """Features and truth of the train part and of the test part, of one input."""
 
     features: Spec
@@ -250,7 +250,7 @@ class _Split:
     times: F
 
 
-def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], source: str) -> _Split:
+def split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], source: str) -> Split:
     """The rows of node `source` with their truth, parted. Raises StreamError where a part is empty, or they overlap."""
     x, truth = gathered[source], gathered[protocol.truth]
     Z = aligned(truth, x.times)
@@ -258,7 +258,7 @@ def _split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], sour
     train, test = _parts(graph, protocol, t, np.asarray(np.isfinite(Z).all(axis=1)))
     if "maae" in protocol.metrics and truth.spec.n != 2:
         raise wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
-    return _Split(
+    return Split(
         x.spec, truth.spec, x.data[train], Z[train], x.segment[train],
         x.data[test], Z[test], x.segment[test], x.times[test],
     )  # fmt: skip
@@ -283,7 +283,7 @@ def _parts(graph: Graph, protocol: Protocol, t: F, there: NDArray[np.bool_]) -> 
     return train, test
 
 
-def _scores(graph: Graph, protocol: Protocol, rows: _Split) -> Scores:
+def _scores(graph: Graph, protocol: Protocol, rows: Split) -> Scores:
     """The scores of a graph, still without decoders."""
     scores = Scores(graph.name, protocol.metrics, protocol.figure)
     scores.spec, scores.times, scores.Z, scores.config = rows.truth, rows.times, rows.Z_test, graph.to_dict()
@@ -294,7 +294,7 @@ def _scores(graph: Graph, protocol: Protocol, rows: _Split) -> Scores:
 
 
 def _score(
-    name: str, node: Decoder, rows: _Split, metrics: Sequence[str], told: Callable[[str], None] = lambda word: None
+    name: str, node: Decoder, rows: Split, metrics: Sequence[str], told: Callable[[str], None] = lambda word: None
 ) -> Row:
     """Fit a decoder and score it; told: hears how far the learning has come, where it goes by epochs."""
     if isinstance(node, SequenceModel):
@@ -308,7 +308,7 @@ def _score(
             Y, Sigma = node.posterior(rows.X_test, rows.segment_test)
     except StreamError as e:
         raise StreamError(f"node {name!r} ({type_name(type(node))}): {e}") from None
-    Y = _at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test)
+    Y = at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test)
     there = np.isfinite(np.hstack([Y, rows.Z_test])).all(axis=1)
     due = sum(int(n) // getattr(node, "every", 1) for n in np.unique(rows.segment_test, return_counts=True)[1])
     scores = {m: [METRICS[m][1](Y[there], rows.Z_test[there])] for m in metrics}
@@ -321,7 +321,7 @@ def _score(
     return row
 
 
-def _at_its_time(Y: F, lookahead: int, segment: NDArray[np.int64]) -> F:
+def at_its_time(Y: F, lookahead: int, segment: NDArray[np.int64]) -> F:
     """Each estimate in the row of the sample that it is of, where it comes so many samples later."""
     if not lookahead:
         return Y
@@ -364,7 +364,8 @@ def _word(value: Any) -> str:
     return f"{value.get('type', '')} ({more})" if more else str(value.get("type", ""))
 
 
-def _input(graph: Graph, name: str) -> str:
+def input_of(graph: Graph, name: str) -> str:
+    """The node that a decoder listens to."""
     return graph.places[name].edges[0].source
 
 
@@ -372,6 +373,7 @@ def _say(bar: rich.progress.Progress, task: rich.progress.TaskID, word: str) -> 
     bar.update(task, description=word)
 
 
-def _progress() -> rich.progress.Progress:
+def progress() -> rich.progress.Progress:
+    """A bar on a terminal, nothing elsewhere."""
     console = rich.console.Console(stderr=True)
     return rich.progress.Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
@@ -26,18 +28,20 @@ DIFFERENT = 4
 
 
 class Match:
-    """Compares the blocks of one node with what was recorded of it, whatever the cuts."""
+    """Compares the blocks of one node with what was recorded of it, whatever the cuts, and up to time `until`, s."""
 
-    def __init__(self, recorded: Replay, spec: Spec) -> None:
-        self.spec = spec
+    def __init__(self, recorded: Replay, spec: Spec, until: float = math.inf) -> None:
+        self.spec, self.until = spec, until
         self.recorded = recorded.blocks()
         self.left: list[Block] = []
         self.replayed = self.equal = self.live = 0
         self.first = ""
-        self.more = True
+        self.over = self.ended = False
+        """Whether the replay, and the recording, have come to `until`."""
 
     def take(self, block: Block) -> None:
         """The next samples of the replay."""
+        block, self.over = self._before(block, self.over)
         self.replayed += len(block)
         while len(block):
             if not self.left and not self._next():
@@ -54,12 +58,21 @@ class Match:
             pass
 
     def _next(self) -> bool:
-        for block in self.recorded:
-            if block is not None and len(block):
+        for whole in self.recorded:
+            if whole is None:
+                continue
+            block, self.ended = self._before(whole, self.ended)
+            if len(block):
                 self.left = [block]
                 self.live += len(block)
                 return True
         return False
+
+    def _before(self, block: Block, over: bool) -> tuple[Block, bool]:
+        """What of it lies before `until`, and whether it has come to that."""
+        late = np.flatnonzero(block.times >= self.until)
+        n = 0 if over else int(late[0]) if len(late) else len(block)
+        return block.cut(0, n), n < len(block) or over
 
     def _compare(self, new: Block, live: Block) -> None:
         same = (new.seq, new.segment) == (live.seq, live.segment)
@@ -89,7 +102,7 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
     Raises StreamError where the folder holds no run, or a source that is needed was not recorded.
     """
     graph, file = recording(folder)
-    there = streams(str(file), salvage=True)
+    there = streams(str(file), _cut(file))
     computed = [n for n in there if n in graph.places and not isinstance(graph[n], Source)]
     if not computed:
         raise StreamError(f"{file}: holds no stream that the graph computes: record a decoder to compare it")
@@ -99,25 +112,26 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
             if name not in there:
                 raise StreamError(f"{file}: source {name!r} was not recorded, and {', '.join(computed)} need it")
             part.replace(name, _recorded(file, name))
+    again = _restarts(folder, graph, computed)
+    for r in again:
+        console.print(r.text, highlight=False, soft_wrap=True)
     matches = {}
     for name in computed:
         source = _recorded(file, name)
         spec = source.start()
-        matches[name] = Match(source, spec)
+        matches[name] = Match(source, spec, min((r.until for r in again if name in r.names), default=math.inf))
     taps = {n: m.take for n, m in matches.items()}
     _go(Engine(part, taps=taps, speed=speed, planned=swaps(folder)), console)
-    whole = _ended_well(folder)
-    gave = json.loads((folder / "tables.json").read_text()).get("samples", {}) if whole else {}
+    whole = not _cut(file)
     bad = 0
     for name, match in matches.items():
         match.finish()
-        if match.live < gave.get(name, 0):  # it is read up to damage, and that ended well has none
-            bad += 1
+        common = min(match.live, match.replayed)
+        if match.over and match.equal == common:
             console.print(
-                f"{name}: {gave[name]} live, {match.live} recorded: the recording is damaged", highlight=False
+                f"{name}: all {common} samples before that are byte-identical to the live ones", highlight=False
             )
             continue
-        common = min(match.live, match.replayed)
         if match.equal == common and (match.live == match.replayed or not whole):
             cut = "" if match.live == match.replayed else f" ({match.replayed} replayed: the run was cut short)"
             console.print(f"{name}: all {common} samples are byte-identical to the live ones{cut}", highlight=False)
@@ -131,16 +145,54 @@ def replay_run(folder: Path, speed: float, console: rich.console.Console) -> int
     if bad:
         console.print("[red]the replay is not the run[/red]")
         return DIFFERENT
-    console.print("live is replay: all decoded samples are byte-identical to the live ones", highlight=False)
+    upto = " up to where a process was started again" if any(m.over for m in matches.values()) else ""
+    console.print(f"live is replay{upto}: all decoded samples are byte-identical to the live ones", highlight=False)
     return 0
 
 
-def _ended_well(folder: Path) -> bool:
-    """Whether the run came to its end with nothing lost: then the replay must be as long as it, too."""
+class Again(NamedTuple):
+    """A process of the run was started again: what these nodes gave from `until` s on no replay can give."""
+
+    names: set[str]
+    until: float
+    text: str
+
+
+def _restarts(folder: Path, graph: Graph, computed: Sequence[str]) -> list[Again]:
+    """Those of a run, in order.
+
+    What a process had not yet put into its checkpoint, and what was on its way to it, is lost and nowhere recorded.
+    """
+    found = []
+    for r in _tables(folder).get("restarts", ()):
+        names: set[str] = set()
+        for n, p in graph.places.items():
+            if p.process == r["process"] or any(e.source in names for e in p.edges):
+                names.add(n)
+        at = f"sample {r['seq']} of node {r['node']!r} ({r['time']:.3f} s)" if r["time"] else f"{r['clock']:.3f} s"
+        hit = [n for n in computed if n in names]
+        text = f"process {r['process']!r} was started again at {at}: "
+        text += f"{', '.join(hit)}: compared before that, for what was lost there is not recorded" if hit else "..."
+        found.append(Again({*hit}, r["time"] or r["clock"], text.replace("...", "it gave nothing that is compared")))
+    return found
+
+
+def _tables(folder: Path) -> dict[str, Any]:
+    """What a run said at its end; {}: it never came to that."""
     try:
-        return bool(json.loads((folder / "tables.json").read_text())["ok"])
-    except (OSError, ValueError, KeyError):
+        return dict(json.loads((folder / "tables.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _cut(file: Path) -> bool:
+    """Whether a recording may end before its run did, so that it is read as far as it goes: the run did not end well,
+    or lost samples, or its recorder was started again. Any other is whole, or damaged."""
+    if not (file.parent / "config.yaml").exists():
         return False
+    said, graph = _tables(file.parent), read(file.parent / "config.yaml")
+    recorders = {p.process for p in graph.places.values() if isinstance(p.node, Record)}
+    return not said.get("ok") or any(r["process"] in recorders for r in said.get("restarts", ()))
 
 
 def replay_file(
@@ -181,7 +233,7 @@ def onto(graph: Graph, file: Path, sources: Iterable[str]) -> None:
     A source takes the stream named as its node, else the one named as the LSL stream that it would look for.
     Raises StreamError where there is none.
     """
-    there = streams(str(file), salvage=True)
+    there = streams(str(file), _cut(file))
     for word in sources:
         wanted = [word, *dict(getattr(graph[word], "stream", None) or {}).values()]
         match = next((w for w in wanted if w in there), None)
@@ -204,7 +256,7 @@ def straight(graph: Graph) -> None:
 
 
 def _recorded(file: Path, name: str) -> Replay:
-    node = Replay(file=str(file), stream=name, salvage=True)
+    node = Replay(file=str(file), stream=name, salvage=_cut(file))
     node.name = name
     return node
 

@@ -29,7 +29,7 @@ from rheobase.stream.fuse import apply
 from rheobase.stream.graph import Graph
 from rheobase.stream.node import Kernel, blame, nearest
 from rheobase.tools.coverage import coverage
-from rheobase.tools.fit import _at_its_time, _input, _progress, _Split, _split, gather
+from rheobase.tools.fit import Split, at_its_time, gather, input_of, progress, split
 from rheobase.tools.protocol import protocol_of
 from rheobase.tools.scores import METRICS
 
@@ -124,11 +124,11 @@ def stress(graph: Graph, names: Sequence[str] = (), only: Sequence[str] = (), se
         raise StreamError(f"{graph.origin or graph.name}: no decoder to disturb")
     protocol = protocol_of(graph)
     table = Table(graph.name, protocol.metrics, seeds)
-    with _progress() as bar:
-        gathered = gather(graph, [*(_input(graph, n) for n in decoders), protocol.truth], bar)
+    with progress() as bar:
+        gathered = gather(graph, [*(input_of(graph, n) for n in decoders), protocol.truth], bar)
         task = bar.add_task("stress", total=len(decoders))
         for name, node in decoders.items():
-            rows = _split(graph, protocol, gathered, _input(graph, name))
+            rows = split(graph, protocol, gathered, input_of(graph, name))
             bar.update(task, description=f"fit {name}")
             fresh = dataclasses.replace(node, model="")
             fresh.name = name
@@ -141,7 +141,7 @@ def stress(graph: Graph, names: Sequence[str] = (), only: Sequence[str] = (), se
 
 
 def disturbed(
-    node: Decoder, rows: _Split, metrics: Sequence[str], words: Sequence[str], seeds: Sequence[int]
+    node: Decoder, rows: Split, metrics: Sequence[str], words: Sequence[str], seeds: Sequence[int]
 ) -> dict[tuple[str, float], Cell]:
     """Scores of a fitted decoder, clean and disturbed."""
     Y, Sigma = _decoded(node, rows, rows.X_test)
@@ -166,16 +166,16 @@ def disturbed(
     return cells
 
 
-def _decoded(node: Decoder, rows: _Split, X: F) -> tuple[F, F | None]:
+def _decoded(node: Decoder, rows: Split, X: F) -> tuple[F, F | None]:
     Sigma = None
     if hasattr(node, "posterior"):
         Y, Sigma = node.posterior(X, rows.segment_test)
     else:
         Y = node.predict(X, rows.segment_test)
-    return _at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test), Sigma
+    return at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test), Sigma
 
 
-def _scored(Y: F, Sigma: F | None, rows: _Split, metrics: Sequence[str]) -> tuple[dict[str, float], float]:
+def _scored(Y: F, Sigma: F | None, rows: Split, metrics: Sequence[str]) -> tuple[dict[str, float], float]:
     """Metrics over the rows that have an estimate, and the share of those with a truth that have none."""
     known = np.isfinite(rows.Z_test).all(axis=1)
     there = known & np.isfinite(Y).all(axis=1)
