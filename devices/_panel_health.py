@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyqtgraph as pg
 
-from rheobase.devices._panel import LEFT, Line, Panel, clear
+from rheobase.devices._panel import LEFT, Line, Panel
+from rheobase.devices._theme import clear
 from rheobase.stream.block import Spec
 
 EDGES = np.logspace(-1, 4, 76)
@@ -20,7 +21,7 @@ class HealthPanel(Panel):
     blocks of each input, with the median and the 99th percentile; below it what was dropped, over time."""
 
     inputs: ClassVar[tuple[int, int]] = (1, 99)
-    stretch: ClassVar[int] = 2
+    stretch = 2
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:

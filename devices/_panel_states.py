@@ -29,7 +29,7 @@ class StatesPanel(Panel):
     one."""
 
     inputs: ClassVar[tuple[int, int]] = (1, 2)
-    stretch: ClassVar[int] = 3
+    stretch = 3
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -44,6 +44,7 @@ class StatesPanel(Panel):
         self.colours = [self.theme.states[k % len(self.theme.states)] for k in range(len(self.p))]
         row = 0
         self.events = None
+        self.stretch = 5 if len(self.feeds) > 1 else 2
         if len(self.feeds) > 1:
             self.upper = self.add_plot(0, y="channel", time=True)
             self.upper.getAxis("bottom").setStyle(showValues=False)
