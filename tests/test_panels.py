@@ -167,7 +167,7 @@ def test_states_of_wear_are_levels_of_a_scale(theme: object) -> None:
     many = [of_state(theme, k) for k in range(26)]
     assert len(set(many)) == 26 and many[0] == theme.blue and of_state(theme, 10_000) == theme.red
     first = np.array([rgb(c) for c in many[:6]])
-    assert (np.abs(np.diff(first, axis=0)).max(axis=1) > 20).all()
+    assert (np.abs(np.diff(first, axis=0)).max(axis=1) > 5).all()
 
 
 @pytest.mark.parametrize(
