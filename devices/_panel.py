@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,6 +57,8 @@ class Look:
     """The unit of a fleet that is looked at; None: the one at most risk."""
     words: list[tuple[float, str]] = field(default_factory=list)
     """Markers and their times."""
+    folder: Path | None = None
+    """The run directory."""
 
     @property
     def right(self) -> float:

@@ -16,6 +16,8 @@ from rheobase.devices._panel_raster import raster
 from rheobase.devices._theme import rgb
 from rheobase.stream.block import Spec, StreamError
 
+LATE = 0.1
+"""s: a delay of the stream that is told, since it can be seen."""
 POSTERIOR = re.compile(r"p\d+")
 
 
@@ -86,6 +88,8 @@ class StatesPanel(Panel):
         if known and "state" in feed.spec.channels:
             state = x[-1, feed.spec.channels.index("state")]
             words.append(f"&nbsp; state {state:.0f}" if np.isfinite(state) else "")
+        if feed.spec.delay >= LATE:
+            words.append(f"&nbsp; {feed.spec.delay:g} s late")
         self.say(" &nbsp;".join(words))
 
     def names(self) -> str:

@@ -119,7 +119,7 @@ class View(Sink):
     def window(self) -> Window:
         """A window on what was taken, as it is now. Needs the main thread."""
         application()
-        look = Look(self.span, THEMES[self.theme])
+        look = Look(self.span, THEMES[self.theme], folder=self.folder)
         title = f"rheobase · {self.folder.name if self.folder else self.name or 'view'}"
         w = Window(self.feeds, self.columns, look, title, marks.write, self.another, self.snap, self.recording)
         w.past = max(self.span, self.past)

@@ -9,6 +9,7 @@ the tests show.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -358,6 +359,44 @@ def test_coupling_is_read_anew_when_its_file_changes(tmp_path: Path) -> None:
     assert "4 states, 12 channels" in panel.shown
     assert len(panel.frame.getData()[0]) == 5  # around the state that is on
     w.close()
+
+
+def test_the_busiest_nodes_of_a_run_are_told(tmp_path: Path) -> None:
+    """Where its directory says; a file that is not whole, or is gone, tells nothing."""
+    w = viewed("health").window()
+    [panel] = w.panels
+    assert not panel.nodes.isVisibleTo(w)
+    live = tmp_path / "live.json"
+    nodes = {
+        "slow": {"busy": 0.25, "step": 0.0025},
+        "source": {"busy": None, "step": None},
+        "first": {"busy": 0.5, "step": None},
+    }
+
+    def told() -> str:
+        panel.looked = -np.inf
+        w.paint()
+        return panel.nodes.text() if panel.nodes.isVisibleTo(w) else ""
+
+    w.look.folder = tmp_path
+    assert told() == ""
+    live.write_text(json.dumps({"nodes": nodes}))
+    words = told()
+    assert words.index("first <b>50 %</b>") < words.index("slow <b>25 %</b>, 2.5 ms") and "source" not in words
+    live.write_text('{"nodes": {')
+    assert told() == ""
+    w.close()
+
+
+def test_a_delay_that_can_be_seen_is_told() -> None:
+    v = View.make(panels={"p": {"kind": "states", "of": "p"}})
+    v.inputs = ("p",)
+    for delay, word in ((0.5, True), (0.025, False)):
+        v.start(Spec(rate=20, channels=("p0", "p1"), delay=delay))
+        v.take(0, Block(np.full((10, 2), 0.5), T0 + np.arange(10) / 20))
+        w = v.window()
+        assert ("0.5 s late" in w.panels[0].shown) == word
+        w.close()
 
 
 if __name__ == "__main__":
