@@ -27,6 +27,8 @@ UNITS = 50_000
 """Units of a fleet that are remembered, at most: those heard last."""
 LARGEST = 1e30
 """What is larger is no number that can be drawn."""
+MANY = 300_000
+"""Values in the time that a window shows, above which it takes columns of them."""
 WORDS = 1000
 """Markers kept."""
 
@@ -36,12 +38,16 @@ class Ring:
 
     def __init__(self, size: int, n: int, every: int) -> None:
         self.size, self.every, self.at = size, every, 0
+        self.grown = size
+        """Columns since the one whose time went back."""
         self.times = np.full(size, -np.inf)
         self.low = np.empty((size, n), np.float32)  # memory that is not written is not taken
         self.high = self.low if every == 1 else np.empty((size, n), np.float32)
 
     def write(self, times: Times, low: Values, high: Values) -> None:
         times, low, high = times[-self.size :], low[-self.size :], high[-self.size :]
+        back = np.flatnonzero(np.diff(times, prepend=self.times[self.at - 1]) < 0)
+        self.grown = len(times) - int(back[-1]) if len(back) else self.grown + len(times)
         end = self.at + len(times)
         for a, b, skip in ((self.at, min(end, self.size), 0), (0, end - self.size, self.size - self.at)):
             if b > a:
@@ -53,11 +59,20 @@ class Ring:
 
     def between(self, a: float, b: float) -> tuple[Times, Values, Values]:
         """What lies after a s and up to b s, in the order in which it came."""
-        times = np.concatenate([self.times[self.at :], self.times[: self.at]])
-        where = np.flatnonzero((times > a) & (times <= b))
-        at = (where + self.at) % self.size
-        low = self.low[at]
-        return times[where], low, low if self.every == 1 else self.high[at]
+        if self.grown < self.size:  # a clock that was set back: look at all
+            times = np.concatenate([self.times[self.at :], self.times[: self.at]])
+            at = (np.flatnonzero((times > a) & (times <= b)) + self.at) % self.size
+            parts: list[Any] = [at]
+        else:
+            halves = (self.at, self.times[self.at :]), (0, self.times[: self.at])
+            ends = [(k, *np.searchsorted(t, (a, b), side="right")) for k, t in halves]
+            parts = [slice(k + i, k + j) for k, i, j in ends if j > i] or [slice(0, 0)]
+
+        def taken(x: NDArray[Any]) -> NDArray[Any]:
+            return x[parts[0]] if len(parts) == 1 else np.concatenate([x[p] for p in parts])
+
+        low = taken(self.low)
+        return taken(self.times), low, low if self.every == 1 else taken(self.high)
 
     @property
     def oldest(self) -> float:
@@ -86,7 +101,7 @@ class Feed:
         self.fine = Ring(size, spec.n, 1)
         self.coarse: Ring | None = None
         every = math.ceil(spec.rate * span / COLUMNS)
-        if not words and spec.rate and size < spec.rate * past and every > 1:
+        if not words and every > 1 and (size < spec.rate * past or spec.rate * span * spec.n > MANY):
             columns = min(math.ceil(past * spec.rate / every), COARSE // (8 * spec.n))
             self.coarse = Ring(columns, spec.n, every)
         self.words: deque[tuple[float, str]] = deque(maxlen=WORDS)

@@ -14,12 +14,15 @@ from PySide6.QtWidgets import QLineEdit
 from rheobase.devices._panel import LEFT, Panel
 from rheobase.devices._panel_traces import LANES, TracesPanel
 
-HELP = (
-    "<b>space</b> pause, go on &nbsp; <b>← →</b> or drag: back, on &nbsp; <b>home end</b> oldest, newest &nbsp; "
-    "<b>↑ ↓</b> or wheel: zoom &nbsp; wheel at the left of traces: scale &nbsp; <b>enter</b> write a mark, <b>1–9</b> "
-    "mark at once &nbsp; <b>c</b> channels, <b>page ↑ ↓</b> the next ones &nbsp; <b>t</b> theme &nbsp; "
-    "<b>f</b> full screen &nbsp; <b>n</b> another window &nbsp; <b>p</b> picture &nbsp; double click: a panel alone"
-)
+HELP = " &nbsp; ".join(
+    f"<b>{keys}</b> {what}".replace(" ", "&nbsp;")  # a line ends between two of them
+    for keys, what in {
+        "space": "pause, go on", "← →": "or drag: back, on", "home end": "oldest, newest", "↑ ↓": "or wheel: zoom",
+        "wheel": "at the left of traces: scale", "enter": "write a mark", "1–9": "mark at once", "c": "channels",
+        "page ↑ ↓": "the next ones", "t": "theme", "f": "full screen", "n": "another window", "p": "picture",
+        "double click": "a panel alone",
+    }.items()
+)  # fmt: skip
 HINTS = {"mark": "a mark, at the time of the return key", "channels": "channels: 0-15, 40, Cz; input: 3 4; all"}
 
 

@@ -6,17 +6,19 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor, QMouseEvent, QWheelEvent
+from PySide6.QtGui import QMouseEvent, QWheelEvent
 from PySide6.QtWidgets import QFrame, QGraphicsItem, QLabel, QVBoxLayout
 
 from rheobase.devices._feed import Feed
 from rheobase.devices._theme import DARK, Theme
+from rheobase.devices._words import label, labels
 from rheobase.stream.block import Spec, StreamError
 
 LEFT, RIGHT = 88, 70
@@ -55,6 +57,8 @@ class Look:
     """The unit of a fleet that is looked at; None: the one at most risk."""
     words: list[tuple[float, str]] = field(default_factory=list)
     """Markers and their times."""
+    folder: Path | None = None
+    """The run directory."""
 
     @property
     def right(self) -> float:
@@ -97,7 +101,7 @@ class Panel(QFrame):
 
     inputs: ClassVar[tuple[int, int]] = (1, 1)
     """How many streams it shows, at least and at most."""
-    stretch: ClassVar[int] = 2
+    stretch: int = 2
     """Height, as a share of a column's."""
 
     def __init__(self, line: Line, feeds: list[Feed], look: Look) -> None:
@@ -116,10 +120,14 @@ class Panel(QFrame):
         box.addWidget(self.head)
         self.graphics = Canvas(self)
         self.graphics.setBackground(self.theme.panel)
-        self.graphics.ci.layout.setContentsMargins(2, 2, 2, 2)
+        self.graphics.ci.layout.setContentsMargins(2, 8, 2, 2)  # half of the number at the top of an axis
         self.graphics.ci.layout.setVerticalSpacing(2)
         self.graphics.setMinimumSize(60, 40)
         self.timed: list[pg.PlotItem] = []
+        self.sides: list[Any] = []
+        """Right axes that only keep times above one another."""
+        self.wide = False
+        """Whether there is something beside its plots: a scale bar, a colour bar."""
         self.labelled = True
         """Whether marks have their words beside them here."""
         self.shown = ""
@@ -161,6 +169,7 @@ class Panel(QFrame):
 
     def add_image(self, plot: pg.PlotItem) -> tuple[pg.ImageItem, pg.ColorBarItem]:
         """An image in a plot, and the bar that says what its colours are."""
+        self.wide = True
         plot.addItem(item := pg.ImageItem(axisOrder="row-major"))
         bar = plot.addColorBar(item, width=10, interactive=False, colorMap="viridis")
         bar.getAxis("right").setTextPen(self.theme.dim)
@@ -190,12 +199,7 @@ class Panel(QFrame):
             plot.lines = pg.PlotCurveItem(pen=pg.mkPen(self.theme.yellow, width=1), connect="pairs")
             plot.lines.setZValue(20)
             plot.addItem(plot.lines, ignoreBounds=True)
-            ground = clear(self.theme.panel, 0.85)
-            plot.words = [pg.TextItem(color=self.theme.yellow, fill=ground) for _ in range(LABELLED)]
-            for word in plot.words:
-                word.setZValue(21)
-                word.setVisible(False)
-                plot.addItem(word, ignoreBounds=True)
+            plot.words = labels(plot, LABELLED, self.theme)
         return plot
 
     def side_axis(self, plot: pg.PlotItem) -> Any:
@@ -207,7 +211,13 @@ class Panel(QFrame):
         axis.setPen(None)
         axis.setTextPen(self.theme.ink)
         axis.setTicks([[]])
+        self.sides.append(axis)
         return axis
+
+    def narrow(self) -> None:
+        """No room beside its plots: no panel above or below has anything there."""
+        for axis in self.sides:
+            axis.setWidth(12)
 
     def painted(self) -> None:
         """Paint it, and what all that show time have: their range, the label of the axis, the marks."""
@@ -222,15 +232,8 @@ class Panel(QFrame):
                 plot.setLabel("bottom", look.label(), color=self.theme.dim)
             low, high = plot.vb.viewRange()[1]
             plot.lines.setData(at, np.tile([low, high], len(words)))
-            for j, item in enumerate(plot.words):
-                there = self.labelled and k == 0 and j < len(words)
-                item.setVisible(there)
-                if there:
-                    t, text = words[-1 - j]
-                    item.setText(text[:24])
-                    late = t > look.right - 0.15 * look.span
-                    item.setAnchor((1 if late else 0, -0.8 * ((len(words) - 1 - j) % 3)))
-                    item.setPos(t - look.right, high)
+            if self.labelled and k == 0:
+                label(plot, words[: -LABELLED - 1 : -1], look.right, look.span)
 
     def pixels(self, plot: pg.PlotItem) -> tuple[int, int]:
         """Width and height of the inside of a plot."""
@@ -279,7 +282,7 @@ def said(text: str) -> str:
 
 def unit(text: str, before: str = ", ") -> str:
     """A unit behind a label, where there is one."""
-    return f"{before}{text}" if text else ""
+    return f"{before}{text.replace('^2', '²')}" if text else ""
 
 
 def squared(unit: str) -> str:
@@ -291,10 +294,3 @@ def nice(x: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is at most x > 0."""
     ten = 10.0 ** math.floor(math.log10(x))
     return max(m * ten for m in (1, 2, 5) if m * ten <= x * (1 + 1e-9))
-
-
-def clear(colour: str, opacity: float) -> QColor:
-    """A colour that lets through what lies below."""
-    c = QColor(colour)
-    c.setAlphaF(opacity)
-    return c

@@ -9,8 +9,9 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 
-from rheobase.devices._panel import Line, Panel, clear, dot, said, unit
+from rheobase.devices._panel import Line, Panel, dot, said, unit
 from rheobase.devices._panel_path import MOST
+from rheobase.devices._theme import clear
 from rheobase.stream.block import Spec, StreamError
 
 ROWS = 6
@@ -25,7 +26,7 @@ class ComparePanel(Panel):
     """
 
     inputs: ClassVar[tuple[int, int]] = (2, 2)
-    stretch: ClassVar[int] = 3
+    stretch = 3
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -75,10 +76,10 @@ class ComparePanel(Panel):
                     edge.setData(x, (Y + s * spread)[known][:: thin[0]])
             self._range(k, [v for v in (Y, Z, *((Y - spread, Y + spread) if len(spread) else ())) if len(v)])
             errors.append(apart(tg, Y, tt, Z))
-        words = [f"{said(c)}: nRMSE {e:.2f}, r {r:.2f}" for c, (e, r) in zip(self.channels, errors, strict=True)]
+        words = [f"{said(c)} {e:.2f}, {r:.2f}" for c, (e, r) in zip(self.channels, errors, strict=True)]
         t = self.theme
         key = f"{dot(t.blue, True)} {said(guess.name)} {dot(t.ink, True)} {said(truth.name)}"
-        self.title(self.names(), f"{key} &nbsp;{' &nbsp;'.join(words[:3])}")
+        self.title(self.names(), f"{key} &nbsp; nRMSE, r: &nbsp;{' &nbsp;'.join(words[:3])}")
 
     def _range(self, k: int, values: list[NDArray[np.float64]]) -> None:
         known = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.zeros(0)

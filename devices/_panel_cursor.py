@@ -11,7 +11,8 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QRectF
 
-from rheobase.devices._panel import Line, Panel, clear, dot, need
+from rheobase.devices._panel import Line, Panel, dot, need
+from rheobase.devices._theme import clear
 from rheobase.stream.block import Spec
 
 LEVEL = math.sqrt(-2 * math.log(1 - 0.9))
@@ -25,7 +26,7 @@ class CursorPanel(Panel):
     """
 
     inputs: ClassVar[tuple[int, int]] = (1, 2)
-    stretch: ClassVar[int] = 6
+    stretch = 6
 
     TAIL = 3.0
     """s: length of path drawn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class FleetPanel(Panel):
     """Channels unit, rul_5, rul_50, rul_95, and health and state where they are there: a row a unit, sorted by the life
     that it has left at least (5 % quantile). The wheel scrolls; a click picks the unit that the panels of life show."""
 
-    stretch: ClassVar[int] = 3
+    stretch = 3
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -43,7 +43,7 @@ class FleetPanel(Panel):
 
     def build(self) -> None:
         self.rows = np.empty((0, self.feeds[0].spec.n), np.float32)
-        self.first = self.most = 0
+        self.first = 0
         self.table = Table(self)
         layout = self.layout()
         assert layout is not None
@@ -51,9 +51,6 @@ class FleetPanel(Panel):
 
     def paint(self) -> None:
         self.rows = at_risk(self.feeds[0])
-        if "state" in self.table.where and len(self.rows):
-            states = self.rows[:, self.table.where["state"]]
-            self.most = max(self.most, int(np.nanmax(states, initial=0)))
         self.first = max(0, min(self.first, len(self.rows) - self.table.fits()))
         n, unit = len(self.rows), self.feeds[0].spec.unit or "s"
         self.say(f"{n:,} unit{'s' * (n != 1)}, remaining life in {unit}, least first")
@@ -124,7 +121,7 @@ class Table(QWidget):
         a, m, b = (float(row[w[k]]) for k in ("rul_5", "rul_50", "rul_95"))
         known = np.isfinite([a, m, b]).all()
         state = float(row[w["state"]]) if "state" in w else np.nan
-        colour = of_state(t, int(state), self.panel.most) if np.isfinite(state) else t.blue
+        colour = of_state(t, int(state)) if np.isfinite(state) else t.blue
         cells = {"unit": f"{row[0]:g}", "left": f"{m:.4g}" if known else "–"}
         cells["90 %"] = f"{a:.3g} – {b:.3g}" if known else "–"
         cells |= {k: f"{row[w[k]]:.3g}" for k in ("health", "state") if k in places}

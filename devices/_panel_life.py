@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
@@ -26,7 +26,7 @@ class LifePanel(Panel):
     expected. Both axes have one unit, so that what is foretold well goes down by one for each one to the right.
     """
 
-    stretch: ClassVar[int] = 3
+    stretch = 3
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -39,8 +39,6 @@ class LifePanel(Panel):
         self.seconds = spec.unit in ("", "s")
         unit = "s" if self.seconds else spec.unit
         self.curves: list[pg.PlotCurveItem] = []
-        self.most = 0
-        """The largest state seen."""
         row = 0
         if "health" in self.where:
             self.upper = self.add_plot(0, y="health")
@@ -111,7 +109,6 @@ class LifePanel(Panel):
         state = x[:, self.where["state"]] if "state" in self.where else np.zeros(len(x), np.float32)
         number = np.where(np.isfinite(state), state, -1).astype(int)
         present = [int(s) for s in np.unique(number) if s >= 0]
-        self.most = max([self.most, *present])
         while len(self.curves) < len(present):
             self.curves.append(pg.PlotCurveItem(connect="finite"))
             self.upper.addItem(self.curves[-1])
@@ -120,9 +117,9 @@ class LifePanel(Panel):
         for curve, s in zip(self.curves, present, strict=False):
             own = number == s
             own[1:] |= own[:-1].copy()  # on to where the next begins
-            curve.setPen(pg.mkPen(of_state(self.theme, s, self.most), width=2))
+            curve.setPen(pg.mkPen(of_state(self.theme, s), width=2))
             curve.setData(at, np.where(own, health, np.nan))
         if "state" not in self.where:
             return ""
         shown = present if len(present) <= 8 else [present[0], present[-1]]
-        return " ".join(f"{dot(of_state(self.theme, s, self.most), True)} {s}" for s in shown)
+        return " ".join(f"{dot(of_state(self.theme, s), True)} {s}" for s in shown)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QSizePolicy
 
 from rheobase.devices._panel import Line, Panel, said, squared
+from rheobase.devices._words import read
 from rheobase.stream.block import Spec
 
 MOST = 48
 """Values shown."""
-LINES = 12
+LINES = 60
 """Words shown, the newest last."""
 
 
 class NumbersPanel(Panel):
     """The newest value of each channel with its unit, or the newest lines of a stream of words."""
 
-    stretch: ClassVar[int] = 1
+    stretch = 1
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -45,7 +45,7 @@ class NumbersPanel(Panel):
             past = [(t, word) for t, word in feed.words if t <= self.look.right][-min(LINES, fit) :]
             rows = [
                 f'<tr><td style="color:{dim}; padding-right:14px" align="right">{t - self.look.right:.1f} s</td>'
-                f"<td>{said(word[:80])}</td></tr>"
+                f"<td>{said(read(word)[1][:80])}</td></tr>"
                 for t, word in past
             ]
             self.words.setText(f'<table cellspacing="0">{"".join(rows)}</table>')

@@ -9,7 +9,8 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 
-from rheobase.devices._panel import Line, Panel, clear, dot, said, unit
+from rheobase.devices._panel import Line, Panel, dot, said, unit
+from rheobase.devices._theme import clear
 from rheobase.stream.block import Spec, StreamError
 
 TURNS = ("qw", "qx", "qy", "qz"), ("q_w", "q_x", "q_y", "q_z")
@@ -28,7 +29,7 @@ class PathPanel(Panel):
     """
 
     inputs: ClassVar[tuple[int, int]] = (1, 4)
-    stretch: ClassVar[int] = 4
+    stretch = 4
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -60,10 +61,18 @@ class PathPanel(Panel):
         if not self.flat:
             for side in ("left", "bottom"):
                 self.plot.hideAxis(side)
-            self.plot.setRange(xRange=(-1.3, 1.3), yRange=(-1.3, 1.3), padding=0)
-            for colour in (self.theme.orange, self.theme.green, self.theme.blue):
+            self.plot.setRange(xRange=(-1.2, 1.2), yRange=(-1.2, 1.2), padding=0)
+            self.faces = [pg.QtWidgets.QGraphicsPolygonItem() for _ in FACES]
+            for item in self.faces:
+                item.setPen(pg.mkPen(self.theme.dim, width=1))
+                item.setBrush(clear(self.theme.dim, 0.25))
+                self.plot.addItem(item)
+            self.letters = []
+            for colour, letter in zip((self.theme.orange, self.theme.green, self.theme.blue), "xyz", strict=True):
                 self.axes.append(pg.PlotCurveItem(pen=pg.mkPen(colour, width=4)))
+                self.letters.append(pg.TextItem(letter, color=colour, anchor=(0.5, 0.5)))
                 self.plot.addItem(self.axes[-1])
+                self.plot.addItem(self.letters[-1])
             frame = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1.0]]) @ CORNER.T
             room = pg.PlotCurveItem(*frame.T, pen=pg.mkPen(self.theme.grid, width=1.5), connect="pairs")
             self.plot.addItem(room)
@@ -111,8 +120,12 @@ class PathPanel(Panel):
         if not np.isfinite(q).all() or not (q**2).sum() > 0:
             return
         R = rotation(q)
-        for item, axis in zip(self.axes, R.T, strict=True):
+        for item, letter, axis in zip(self.axes, self.letters, R.T, strict=True):
             item.setData(*np.array([np.zeros(2), CORNER @ axis]).T)
+            letter.setPos(*(1.1 * CORNER @ axis))
+        for item, (normal, corners) in zip(self.faces, FACES, strict=True):
+            item.setVisible(bool(R @ normal @ VIEWER > 0))
+            item.setPolygon(pg.QtGui.QPolygonF([pg.QtCore.QPointF(*p) for p in corners @ R.T @ CORNER.T]))
         yaw, pitch, roll = np.degrees(angles(R))
         colours = zip((self.theme.orange, self.theme.green, self.theme.blue), "xyz", strict=True)
         legend = " ".join(f"{dot(c)} {word}" for c, word in colours)
@@ -124,6 +137,26 @@ class PathPanel(Panel):
 
 CORNER = np.array([[0.866, 0.866, 0.0], [-0.35, 0.35, 0.94]])
 """From the room's axes to the screen: seen from a corner, from above."""
+
+
+VIEWER = np.array([1.0, -1.0, 0.745])
+"""From where that is: CORNER VIEWER = 0."""
+BOX = np.array([0.5, 0.32, 0.1])
+"""Half of the body's length, width and height, as it is drawn."""
+
+
+def _faces() -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Normal (3,) and corners (4, 3) of each side of the box, in the body's axes."""
+    round_ = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1.0]])
+    found = []
+    for axis in range(3):
+        for side in (-1.0, 1.0):
+            corners = np.insert(round_, axis, side, axis=1) * BOX
+            found.append((side * np.eye(3)[axis], corners))
+    return found
+
+
+FACES = _faces()
 
 
 def pair(line: Line, spec: Spec) -> tuple[str, str] | None:

@@ -16,6 +16,8 @@ from rheobase.devices._panel_raster import raster
 from rheobase.devices._theme import rgb
 from rheobase.stream.block import Spec, StreamError
 
+LATE = 0.1
+"""s: a delay of the stream that is told, since it can be seen."""
 POSTERIOR = re.compile(r"p\d+")
 
 
@@ -29,7 +31,7 @@ class StatesPanel(Panel):
     one."""
 
     inputs: ClassVar[tuple[int, int]] = (1, 2)
-    stretch: ClassVar[int] = 3
+    stretch = 3
 
     @classmethod
     def suits(cls, line: Line, specs: Sequence[Spec]) -> None:
@@ -44,6 +46,7 @@ class StatesPanel(Panel):
         self.colours = [self.theme.states[k % len(self.theme.states)] for k in range(len(self.p))]
         row = 0
         self.events = None
+        self.stretch = 5 if len(self.feeds) > 1 else 2
         if len(self.feeds) > 1:
             self.upper = self.add_plot(0, y="channel", time=True)
             self.upper.getAxis("bottom").setStyle(showValues=False)
@@ -85,6 +88,8 @@ class StatesPanel(Panel):
         if known and "state" in feed.spec.channels:
             state = x[-1, feed.spec.channels.index("state")]
             words.append(f"&nbsp; state {state:.0f}" if np.isfinite(state) else "")
+        if feed.spec.delay >= LATE:
+            words.append(f"&nbsp; {feed.spec.delay:g} s late")
         self.say(" &nbsp;".join(words))
 
     def names(self) -> str:

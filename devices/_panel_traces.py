@@ -46,7 +46,7 @@ class TracesPanel(Panel):
             item.setLookupTable(fading(colour))
             self.plot.addItem(item)
             self.layers.append(item)
-        self.side = self.side_axis(self.plot)
+        self.side, self.wide = self.side_axis(self.plot), True
         self.bar = pg.PlotCurveItem(pen=pg.mkPen(self.theme.ink, width=3))
         self.plot.addItem(self.bar)
 
@@ -116,4 +116,4 @@ def scale(size: float, unit: str) -> str:
         for factor, prefix in ((1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f")):
             if size >= factor * 0.999:
                 return f"{size / factor:g} {prefix}{unit}"
-    return f"{size:g} {unit}".strip()
+    return f"{size:g} {unit.replace('^2', '²')}".strip()

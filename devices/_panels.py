@@ -62,7 +62,8 @@ def usual(spec: Spec) -> str:
     ):
         if needs <= has:
             return kind
-    if spec.n >= 16 and (0 < spec.rate <= 200 or spec.unit == "count"):
+    # Few channels that are no counts may have levels far apart: as lines each has its own.
+    if spec.n >= (16 if spec.unit == "count" else 64) and (spec.unit == "count" or 0 < spec.rate <= 200):
         return "image"
     return "traces"
 

@@ -6,10 +6,12 @@ the colour of the ground, so that zero is not there to be seen.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PySide6.QtGui import QColor
 
 
 class Theme(NamedTuple):
@@ -49,13 +51,13 @@ LIGHT = Theme(
 THEMES = {"dark": DARK, "light": LIGHT}
 
 
-def of_state(theme: Theme, state: int, most: int) -> str:
-    """The colour of a state: one of those that are told apart best, or, where states go up to more than there are of
-    these, one of a scale from blue over green to red, for so many are levels of something."""
-    if most < len(theme.states):
-        return theme.states[state % len(theme.states)]
-    table = between(theme.blue, theme.green, theme.yellow, theme.orange, theme.red, n=most + 1)
-    return "#{:02x}{:02x}{:02x}".format(*table[min(max(state, 0), most)])
+@functools.cache
+def of_state(theme: Theme, state: int) -> str:
+    """The colour of a state of wear, each worse than the one before: from blue over green, yellow and orange to red,
+    which stands for the worst there could be. It does not depend on what other states were seen."""
+    table = between(theme.blue, theme.green, theme.yellow, theme.orange, theme.red)
+    s = max(state, 0)
+    return "#{:02x}{:02x}{:02x}".format(*table[round(255 * s / (s + 4))])
 
 
 def rgb(colour: str) -> NDArray[np.float64]:
@@ -81,3 +83,10 @@ def signed(theme: Theme) -> NDArray[np.uint8]:
     """A table (256, 3) for numbers of both signs: blue below, orange above."""
     low, high = ("#bfe4ff", "#ffe0a3") if theme is DARK else ("#003f6b", "#6b3400")
     return between(low, theme.blue, theme.panel, theme.orange, high)
+
+
+def clear(colour: str, opacity: float) -> QColor:
+    """A colour that lets through what lies below."""
+    c = QColor(colour)
+    c.setAlphaF(opacity)
+    return c

@@ -10,7 +10,7 @@ from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QCloseEvent, QKeyEvent
-from PySide6.QtWidgets import QLabel, QSlider, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QSizePolicy, QSlider, QSplitter, QVBoxLayout, QWidget
 
 from rheobase.devices._feed import Feed
 from rheobase.devices._hands import HELP, Hands
@@ -23,6 +23,9 @@ TELL = 0.2
 """s from one table of health to the next."""
 ROWS = 6
 """Inputs in it, at most."""
+WIDE = 1100
+"""Pixels of a window where the table stands in two halves, side by side."""
+GAP = '<td width="70"></td>'
 SHORTEST = 0.02
 """s: the least time a window can show."""
 
@@ -72,6 +75,7 @@ class Window(QWidget):
             label.setTextFormat(Qt.TextFormat.RichText)
             label.setContentsMargins(10, 0, 10, 2)
         self.status.setWordWrap(True)
+        self.table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         for widget in (self.slider, self.hands.entry, self.table, self.status):
             self.box.addWidget(widget)
         self.told, self.frames = -math.inf, 0
@@ -90,7 +94,7 @@ class Window(QWidget):
         )
         self.setObjectName("window")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground, True)
-        sizes = [self.splitter.sizes()] + [c.sizes() for c in self.splitter.findChildren(QSplitter)]
+        sizes = [self.splitter.sizes(), *(s.sizes() for s in self.sides())]
         for k in reversed(range(self.splitter.count())):
             if old := self.splitter.widget(k):
                 old.setParent(None)
@@ -106,9 +110,13 @@ class Window(QWidget):
             timed = [p for p in self.panels[-len(column) :] if p.timed]
             for panel in timed[1:]:
                 panel.labelled = False
-            side.setSizes([1000 * p.stretch for p in self.panels[-len(column) :]])
+            mine = self.panels[-len(column) :]
+            if not any(p.wide for p in mine):
+                for panel in mine:
+                    panel.narrow()
+            side.setSizes([1000 * p.stretch for p in mine])
             self.splitter.addWidget(side)
-        self.splitter.setSizes([1000] * len(self.columns))
+        self.splitter.setSizes([400 if all(line.kind == "numbers" for line in c) else 1000 for c in self.columns])
         if len(sizes) == 1 + len(self.columns) and sizes[0]:
             self.proportions(sizes)
 
@@ -153,8 +161,8 @@ class Window(QWidget):
         if r:
             words.append(f"{'playing' if r.playing else 'paused'}, {r.at - r.begin:.1f} of {r.end - r.begin:.1f} s")
         words += [said(self.word)] if self.word else []
-        keys = HELP if self.helped else " &nbsp; h: keys"
-        text = f'{" &nbsp; ".join(words)}<span style="color:{self.look.theme.dim}">{keys}</span>'
+        words.append(f'<span style="color:{self.look.theme.dim}">{HELP if self.helped else "h: keys"}</span>')
+        text = " &nbsp; ".join(words)
         if text != self.status.text():
             self.status.setText(text)
 
@@ -162,13 +170,14 @@ class Window(QWidget):
         """The table: all inputs where they are few, else those with a fault first."""
         t, told = self.look.theme, {n: f.health() for n, f in self.feeds.items()}
         heads = list(next(iter(told.values()))) if told else []
-        rows = [row("input", *heads, colour=t.dim, wrong=t.red)]
         shown = sorted(told, key=lambda n: not told[n][""])[:ROWS]
-        shown = [n for n in told if n in shown]
-        rows += [row(said(n), *told[n].values(), colour=t.ink, wrong=t.red) for n in shown]
+        rows = [row(said(n), *told[n].values(), colour=t.ink, wrong=t.red) for n in told if n in shown]
         if len(told) > len(shown):
             rows.append(row(f"and {len(told) - len(shown)} more", *[""] * len(heads), colour=t.dim, wrong=t.red))
-        self.table.setText(f'<table cellspacing="0">{"".join(rows)}</table>')
+        head = row("input", *heads, colour=t.dim, wrong=t.red)
+        half = -(-len(rows) // 2) if len(rows) > 2 and self.width() > WIDE else len(rows)
+        sides = [f'<td><table cellspacing="0">{head}{"".join(r)}</table></td>' for r in (rows[:half], rows[half:]) if r]
+        self.table.setText(f'<table cellspacing="0"><tr>{GAP.join(sides)}</tr></table>')
 
     def help(self) -> None:
         self.helped = not self.helped

@@ -30,6 +30,7 @@ class Marks(Source):
     It has no end of its own: a run with it ends with `--for` or Ctrl-C.
     """
 
+    spare: ClassVar[bool] = True
     here: ClassVar[list[Marks]] = []
     """Those that run in this process."""
 

@@ -78,6 +78,7 @@ class View(Sink):
     """
 
     policy: ClassVar[str] = "drop_oldest: 1024"
+    spare: ClassVar[bool] = True  # where the screen goes, Qt ends the process
 
     panels: dict[str, str | dict[str, Any]] = field(default_factory=dict)
     """Name -> kind of panel; or kind, `of` (the inputs it shows; without it the one that it is named after), `channels`
@@ -118,7 +119,7 @@ class View(Sink):
     def window(self) -> Window:
         """A window on what was taken, as it is now. Needs the main thread."""
         application()
-        look = Look(self.span, THEMES[self.theme])
+        look = Look(self.span, THEMES[self.theme], folder=self.folder)
         title = f"rheobase · {self.folder.name if self.folder else self.name or 'view'}"
         w = Window(self.feeds, self.columns, look, title, marks.write, self.another, self.snap, self.recording)
         w.past = max(self.span, self.past)
@@ -174,8 +175,8 @@ class View(Sink):
         timer.setSingleShot(True)
         timer.timeout.connect(tick)
         timer.start(FRAME)
-        if not stopped():
-            app.exec()
+        if not stopped() and app.exec():  # or Qt ends the process, which comes to the same
+            raise StreamError("the screen is gone")
         timer.stop()  # it would end the next loop of this process
         if self.picture:
             self.save(w)
@@ -222,7 +223,7 @@ def application() -> QApplication:
     app = QApplication.instance()
     if isinstance(app, QApplication):
         return app
-    if "QT_QPA_PLATFORM" not in os.environ and not screen():
+    if os.environ.get("QT_QPA_PLATFORM") != "offscreen" and not screen():
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     app = QApplication(["rheobase"])
     atexit.register(settle, app)
@@ -260,7 +261,7 @@ def visible(app: QApplication) -> bool:
 
 def screen() -> bool:
     """Whether a window can be opened. Qt ends the process where it cannot, so another process tries."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"} & os.environ.keys():
         return False
     trial = "from PySide6.QtWidgets import QApplication; QApplication([])"
     try:

@@ -236,7 +236,8 @@ def _view(given: argparse.Namespace) -> int:
     if given.size and not size:
         raise StreamError(f"--size {given.size!r}: write WIDTHxHEIGHT, in pixels")
     pixels = (int(size[1]), int(size[2])) if size else None
-    return look(given.names, OUT, panels, given.picture, given.at, pixels, span=given.span, theme=given.theme)
+    how = {k: v for k, v in (("rate", given.rate), ("times", given.times)) if v is not None}
+    return look(given.names, OUT, panels, given.picture, given.at, pixels, how, span=given.span, theme=given.theme)
 
 
 def _echo(given: argparse.Namespace) -> int:
@@ -424,6 +425,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--span", type=float, metavar="S", help="time shown, s (default: 10)")
     sub.add_argument("--theme", choices=["dark", "light"], help="colours")
     sub.add_argument("--at", type=float, metavar="S", help="of a recording: s from its beginning")
+    sub.add_argument("--rate", type=float, metavar="HZ", help="of a recording that does not say its rate")
+    sub.add_argument("--times", metavar="NAME|NUMBER", help="of a table: the column that holds the times, s")
     sub.add_argument("--size", metavar="WxH", help="of the window, in pixels (default: 1280x720)")
     sub.add_argument("--picture", default="", metavar="FILE", help="write a PNG instead of opening a window")
     sub = command(

@@ -132,6 +132,15 @@ class Graph:
         """Process labels in order of first use."""
         return list(dict.fromkeys(p.process for p in self.places.values()))
 
+    def spare(self) -> set[str]:
+        """Processes that the others can do without: of nodes that are `spare`, and of what hears nothing but these."""
+
+        def can_go(name: str) -> bool:
+            edges = self.places[name].edges
+            return self.places[name].node.spare or (bool(edges) and all(can_go(e.source) for e in edges))
+
+        return set(self.processes()) - {p.process for name, p in self.places.items() if not can_go(name)}
+
     def above(self, *names: str) -> Graph:
         """The part of the graph that these nodes depend on, themselves included."""
         wanted = set(names)

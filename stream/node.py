@@ -89,6 +89,8 @@ class Node:
     """What its input edges do when it is slow and lives in another process: see `link.py`."""
     own_times: ClassVar[bool] = False
     """Whether it gives times that its first input does not have."""
+    spare: ClassVar[bool] = False
+    """Whether the others can do without it: its process is started again where the config does not say."""
 
     name: str = dataclasses.field(default="", init=False, repr=False)
     """Its name in the graph. Set by the engine before `start`, as are those below."""

@@ -15,13 +15,16 @@ import msgspec
 from rheobase.stream.block import StreamError
 from rheobase.stream.node import nearest
 
+SPARE = 3
+"""`restart` of what the others can do without."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Process(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How one process is run, watched, and ended.
 
-    restart   how often it may be started again within `within` s after it died, hung or raised; 0: the run ends
+    restart   how often it may be started again within `within` s after it died, hung or raised; 0: the run ends. Where
+              the config does not say: 0, and 3 for what the others can do without (`Graph.spare`), as a window
     backoff   s before the first new start; each further one within `within` waits twice as long
     within    s
     hang      s at one block, or without a sign of life, after which it is ended by force; 0: it is only named
@@ -42,12 +45,12 @@ class Process(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=99)] = 0
 
 
-def processes(options: dict[str, Any], labels: Collection[str]) -> dict[str, Process]:
+def processes(options: dict[str, Any], labels: Collection[str], spare: Collection[str] = ()) -> dict[str, Process]:
     """The table `processes` of a config, an entry for every label. Raises StreamError with the nearest right word."""
     given = options.get("processes") or {}
     if not isinstance(given, dict):
         raise StreamError("processes: write {process: {restart: ..., hang: ...}}")
-    found = {label: Process() for label in labels}
+    found = {label: Process(restart=SPARE if label in spare else 0) for label in labels}
     for label, entry in given.items():
         if label not in found:
             raise StreamError(f"processes: no node lives in process {label!r}{nearest(str(label), labels)}")
@@ -57,7 +60,8 @@ def processes(options: dict[str, Any], labels: Collection[str]) -> dict[str, Pro
                     f"processes: {label}: unknown key {key!r}{nearest(str(key), Process.__struct_fields__)}"
                 )
         try:
-            found[label] = msgspec.convert(entry, Process)
+            whole = {"restart": found[label].restart} | entry if isinstance(entry, dict) else entry
+            found[label] = msgspec.convert(whole, Process)
         except msgspec.ValidationError as e:
             why = f"{str(e)[:1].lower()}{str(e)[1:]}"
             raise StreamError(f"processes: {label}: {why}") from None

@@ -91,7 +91,7 @@ class Children:
         for e in self.edges:
             self._place(e, 0)
         self.selector = selectors.DefaultSelector()
-        options = processes(graph.options, graph.processes())
+        options = processes(graph.options, graph.processes(), graph.spare())
         self.children = {
             label: Child(label, o, self.home / f"{label}.pulse", len(self.edges)) for label, o in options.items()
         }

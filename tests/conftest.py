@@ -16,7 +16,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
 LIVE = """bench calibrate clock cursor_user demo engine faults keys link look lsl lsl_out outlet record replay_run
-restart ring run seen swap view window zmq"""
+restart ring run screen seen swap view window zmq"""
 """Tests that open streams, sockets, processes or windows, which those of another worker could meet."""
 
 

@@ -155,6 +155,18 @@ def test_a_picture_of_a_recording(folder: Path, tmp_path: Path) -> None:
     assert one.read_bytes() != two.read_bytes()
 
 
+def test_a_table_without_times_or_names(tmp_path: Path) -> None:
+    """Its rate, or which column holds the times, is said beside it; it is called by its file."""
+    table = tmp_path / "probe.csv"
+    table.write_text("".join(f"{k / 50},{k % 7},{k % 5}\n" for k in range(500)))
+    with pytest.raises(StreamError, match="has no times: give its rate"):
+        recorded(table, (), {}, None, True)
+    v = recorded(table, (), {}, None, True, {"times": "0"})
+    assert v.inputs == ("probe",) and v.feeds[0].spec.n == 2 and v.feeds[0].spec.rate == pytest.approx(50)
+    v = recorded(table, (), {}, None, True, {"rate": 10.0})
+    assert v.feeds[0].spec.n == 3 and v.recording.end - v.recording.begin == pytest.approx(50, abs=0.2)
+
+
 def test_what_of_a_config_fits() -> None:
     given = {"panels": {"a": "image", "b": "image", "c": {"kind": "compare", "of": ["a", "b"]}, "h": "health"},
              "layout": ["b", ["a", "c", "h"]], "span": 3}  # fmt: skip

@@ -9,6 +9,7 @@ the tests show.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -163,11 +164,11 @@ def test_colours_of_lines_are_told_apart_without_red_or_green(theme: object) -> 
 
 
 @pytest.mark.parametrize("theme", [DARK, LIGHT])
-def test_many_states_are_levels_of_a_scale(theme: object) -> None:
-    few = [of_state(theme, k, 5) for k in range(6)]
-    assert few == list(theme.states[:6])
-    many = [of_state(theme, k, 25) for k in range(26)]
-    assert len(set(many)) == 26 and many[0] == theme.blue and many[-1] == theme.red
+def test_states_of_wear_are_levels_of_a_scale(theme: object) -> None:
+    many = [of_state(theme, k) for k in range(26)]
+    assert len(set(many)) == 26 and many[0] == theme.blue and of_state(theme, 10_000) == theme.red
+    first = np.array([rgb(c) for c in many[:6]])
+    assert (np.abs(np.diff(first, axis=0)).max(axis=1) > 5).all()
 
 
 @pytest.mark.parametrize(
@@ -358,6 +359,44 @@ def test_coupling_is_read_anew_when_its_file_changes(tmp_path: Path) -> None:
     assert "4 states, 12 channels" in panel.shown
     assert len(panel.frame.getData()[0]) == 5  # around the state that is on
     w.close()
+
+
+def test_the_busiest_nodes_of_a_run_are_told(tmp_path: Path) -> None:
+    """Where its directory says; a file that is not whole, or is gone, tells nothing."""
+    w = viewed("health").window()
+    [panel] = w.panels
+    assert not panel.nodes.isVisibleTo(w)
+    live = tmp_path / "live.json"
+    nodes = {
+        "slow": {"busy": 0.25, "step": 0.0025},
+        "source": {"busy": None, "step": None},
+        "first": {"busy": 0.5, "step": None},
+    }
+
+    def told() -> str:
+        panel.looked = -np.inf
+        w.paint()
+        return panel.nodes.text() if panel.nodes.isVisibleTo(w) else ""
+
+    w.look.folder = tmp_path
+    assert told() == ""
+    live.write_text(json.dumps({"nodes": nodes}))
+    words = told()
+    assert words.index("first <b>50 %</b>") < words.index("slow <b>25 %</b>, 2.5 ms") and "source" not in words
+    live.write_text('{"nodes": {')
+    assert told() == ""
+    w.close()
+
+
+def test_a_delay_that_can_be_seen_is_told() -> None:
+    v = View.make(panels={"p": {"kind": "states", "of": "p"}})
+    v.inputs = ("p",)
+    for delay, word in ((0.5, True), (0.025, False)):
+        v.start(Spec(rate=20, channels=("p0", "p1"), delay=delay))
+        v.take(0, Block(np.full((10, 2), 0.5), T0 + np.arange(10) / 20))
+        w = v.window()
+        assert ("0.5 s late" in w.panels[0].shown) == word
+        w.close()
 
 
 if __name__ == "__main__":

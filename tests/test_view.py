@@ -17,7 +17,7 @@ pytest.importorskip("pyqtgraph")
 
 from PySide6.QtGui import QImage
 
-from rheobase.devices._feed import COLUMNS, UNITS, WORDS, Feed
+from rheobase.devices._feed import COLUMNS, UNITS, WORDS, Feed, Ring
 from rheobase.devices._panel import Panel, nice
 from rheobase.devices._theme import DARK
 from rheobase.devices.view import View, Window, application
@@ -126,6 +126,25 @@ def test_what_is_asked_for_comes_as_samples_or_in_columns() -> None:
     assert 5 <= len(times) <= 7
     assert feed.oldest == 0.0
     assert len(feed.between(-5.0, -1.0)[0]) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(-40, 5)), max_size=12), st.integers(-60, 60), st.integers(0, 60)
+)
+def test_what_lies_between_two_times_whatever_the_clock_does(blocks: list[tuple[int, int]], a: int, long: int) -> None:
+    """Also where it was set back, and for less than the ring holds, and for more."""
+    ring = Ring(20, 1, 1)
+    times, t = np.empty(0), 0.0
+    for n, jump in blocks:
+        more = t + jump + np.arange(1, n + 1)
+        x = np.arange(len(times), len(times) + n, dtype=np.float32)[:, None]
+        ring.write(more, x, x)
+        times, t = np.append(times, more), more[-1]
+    found, low, _ = ring.between(a, a + long)
+    kept = np.arange(len(times))[-20:]
+    own = kept[(times[kept] > a) & (times[kept] <= a + long)]
+    np.testing.assert_array_equal(low[:, 0], own)
+    np.testing.assert_array_equal(found, times[own])
 
 
 def test_drops_segments_rate_and_silence_are_told() -> None:

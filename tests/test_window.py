@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,9 +219,23 @@ def test_theme_help_and_another_window(window: Window) -> None:
     press(w, Qt.Key.Key_T)
     assert w.look.theme is DARK
     press(w, Qt.Key.Key_H)
-    assert "another window" in w.status.text()
+    assert "another&nbsp;window" in w.status.text()
     press(w, Qt.Key.Key_H)
-    assert "another window" not in w.status.text()
+    assert "another&nbsp;window" not in w.status.text()
+
+
+def test_the_other_theme_leaves_all_where_it_is() -> None:
+    """Every panel of every column as large as before."""
+    panels: dict[str, Any] = {k: {"kind": "traces", "of": "eeg"} for k in "abc"}
+    w = view(panels=panels | {"marks": "numbers"}, layout=[["a", "b"], ["c", "marks"], "eeg"]).window()
+    w.show()
+    w.grab()
+    w.proportions([[300, 500, 400], [100, 400], [300, 200], [1]])
+    before = [w.splitter.sizes(), *(s.sizes() for s in w.sides())]
+    press(w, Qt.Key.Key_T)
+    assert [w.splitter.sizes(), *(s.sizes() for s in w.sides())] == before
+    assert min(map(min, before)) > 50 and before[1][0] < before[1][1]
+    w.close()
 
 
 def test_two_windows_look_at_different_things() -> None:

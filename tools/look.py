@@ -39,6 +39,7 @@ def look(
     picture: str = "",
     at: float | None = None,
     size: tuple[int, int] | None = None,
+    how: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> int:
     """A window on a run, a recording (then some of its streams), or LSL streams by name. A run that goes on opens one
@@ -48,6 +49,7 @@ def look(
     picture  PNG to write instead of opening a window: of a recording at once, of live streams after 5 s
     at       s from the beginning of a recording to begin at (default: its first 10 s; with a picture its end)
     size     of the window, pixels (width, height)
+    how      `rate`, `times`: of a file that does not say, as for the node `replay`
     more     other parameters of the view
 
     Raises StreamError where there is no such stream.
@@ -57,7 +59,7 @@ def look(
         console.print(f"{first} runs: one more window is open")
         return 0
     if names and (first.suffix or first.exists() or "/" in names[0]):
-        view = recorded(first, names[1:], panels or {}, at, bool(picture), **more)
+        view = recorded(first, names[1:], panels or {}, at, bool(picture), how, **more)
         return show(view, picture, size)
     return live(names, console, panels or {}, picture, size, **more)
 
@@ -77,7 +79,13 @@ def reopened(folder: Path) -> bool:
 
 
 def recorded(
-    path: Path, chosen: Sequence[str], panels: Mapping[str, Any], at: float | None, last: bool, **more: Any
+    path: Path,
+    chosen: Sequence[str],
+    panels: Mapping[str, Any],
+    at: float | None,
+    last: bool,
+    how: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> View:
     """A view of a recording: a run is shown as its own graph says."""
     given: dict[str, Any] = {}
@@ -93,8 +101,9 @@ def recorded(
     given = fitting(given, names)
     given["panels"] = given.get("panels", {}) | dict(panels)
     view = View.make(**(given | {k: v for k, v in more.items() if v is not None}))
-    view.name, view.inputs, view.config = "view", tuple(names), {"name": f"recording-{path.stem}"}
-    sources = [Replay(file=str(file), stream=name, salvage=True) for name in names]
+    view.name, view.config = "view", {"name": f"recording-{path.stem}"}
+    view.inputs = tuple(n or file.name.partition(".")[0] for n in names)  # of a table: no name
+    sources = [Replay(file=str(file), stream=name, salvage=True, **(how or {})) for name in names]
     view.check()
     view.start(*(r.start() for r in sources))
     view.recording = Recording(sources, view.feeds, view.span)
