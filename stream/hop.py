@@ -10,8 +10,7 @@ With jit off this file is not imported, and `ring.py` does everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -28,7 +27,6 @@ HEADER = _HEADER.size
 EMPTY, OTHER = -1, -2
 """Of `peek`: nothing lies there; what lies there is not the usual."""
 
-F = TypeVar("F", bound=Callable[..., Any])
 _int = types.intp
 _copy = types.ExternalFunction("memcpy", _int(_int, _int, _int))
 _call = types.ExternalFunction("syscall", _int(_int, _int, _int, _int, _int, _int, _int))
@@ -79,19 +77,18 @@ def _count(typing: Any, at: Any) -> Any:
     return types.uint32(types.intp), code
 
 
-def _compiled(signature: Any) -> Callable[[F], F]:
-    compile_: Callable[[F], F] = numba.njit(signature, nogil=True, cache=True, error_model="numpy")
-    return compile_
+def _compiled(signature: Any) -> Any:
+    return numba.njit(signature, nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled(types.void(_int))
-def _ring(word: int) -> None:
+def _ring(word):
     _count(word)
     _call(FUTEX, word, WAKE, 0x7FFFFFFF, 0, 0, 0)
 
 
 @_compiled(_int(_int, _int, _int, _int, _int))
-def _in(ring: int, size: int, at: int, x: int, n: int) -> int:
+def _in(ring, size, at, x, n):
     """n bytes from x to place `at` of the ring, around its end. Where they end."""
     here = at % size
     cut = min(n, size - here)
@@ -102,7 +99,7 @@ def _in(ring: int, size: int, at: int, x: int, n: int) -> int:
 
 
 @_compiled(_int(_int, _int, _int, _int, _int))
-def _out(ring: int, size: int, at: int, x: int, n: int) -> int:
+def _out(ring, size, at, x, n):
     """n bytes from place `at` of the ring to x."""
     here = at % size
     cut = min(n, size - here)
@@ -113,18 +110,7 @@ def _out(ring: int, size: int, at: int, x: int, n: int) -> int:
 
 
 @_compiled(_int(_int, _int, _int, _int, _int, _int, _int, _int, _int, _int))
-def put(
-    memory: int,
-    size: int,
-    bell: int,
-    most: int,
-    hot: int,
-    header: int,
-    times: int,
-    n_times: int,
-    data: int,
-    n_data: int,
-) -> int:
+def put(memory, size, bell, most, hot, header, times, n_times, data, n_data):
     """Header, times and data as one message, and ring the bell. 1; 0 where it has no room (now)."""
     ring = memory + FIRST
     length = HEADER + n_times + n_data
@@ -146,7 +132,7 @@ def put(
 
 
 @_compiled(_int(_int, _int, _int, _int, _int, _int, _int))
-def peek(memory: int, size: int, bell: int, ns: int, header: int, start: int, each: int) -> int:
+def peek(memory, size, bell, ns, header, start, each):
     """The header of the next message to `header`, and its number of samples, where it is whole, its first 8 bytes are
     `start` and each of its samples has `each` bytes; EMPTY where none comes within ns, else OTHER."""
     ring = memory + FIRST
@@ -170,14 +156,14 @@ def peek(memory: int, size: int, bell: int, ns: int, header: int, start: int, ea
     if length < HEADER or head - tail < 8 + length:
         return OTHER
     _out(ring, size, tail + 8, header, HEADER)
-    n: Any = np.int64(_word(header + 12))
+    n = np.int64(_word(header + 12))
     if _load(header) != start or length != HEADER + n * each:
         return OTHER
-    return n  # type: ignore[no-any-return]
+    return n
 
 
 @_compiled(types.void(_int, _int, _int, _int, _int, _int))
-def fetch(memory: int, size: int, times: int, n_times: int, data: int, n_data: int) -> None:
+def fetch(memory, size, times, n_times, data, n_data):
     """Times and data of the message that was looked at, and it is gone from the ring."""
     tail = _load(memory + 8 * TAIL)
     end = _out(memory + FIRST, size, tail + 8 + HEADER, times, n_times)
