@@ -524,22 +524,20 @@ class Engine:
         bell = rings[0].ring.bell
         while open_:
             seen, idle = bell.value(), True
-            wait = IDLE if len(open_) == 1 else 0.0
             for item in list(open_):
                 name, receiver = item
                 for _ in range(64):
-                    block = receiver.receive(wait)
+                    block = receiver.receive(0.0)
                     if block is None:
                         break
                     yield name, block
-                    wait, idle = 0.0, False
+                    idle = False
                 if receiver.address in self.moved and not receiver.pending():
                     receiver.move(self.moved.pop(receiver.address))
                 if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
                     open_.remove(item)
             if idle:
-                if len(open_) > 1:
-                    bell.wait(seen, IDLE)
+                bell.wait(seen, IDLE)
                 if bell.value() == seen:
                     yield None
 

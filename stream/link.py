@@ -396,22 +396,19 @@ class Receiver:
         """Whether messages were taken from the socket and not yet given."""
         return bool(self._kept)
 
-    def _next(self, times: Array, data: Array, seq: int, segment: int) -> Block:
-        """Samples that come where they are expected."""
-        n, count = len(times), self.counts
-        segment += self._shift
-        count[EXPECTED] = seq + n
-        count[RECEIVED] += n
-        count[SEGMENT] = segment
-        return Block(data, times, seq, segment)
-
     def _take(self, message: bytes) -> Block | None:
         if len(message) > HEADER.size:
             # nearly every message is the next samples of a known stream, and takes the short way
             magic, version, kind, code, _, _, n, c, segment, seq, _ = HEADER.unpack_from(message)
-            usual = (magic, version, kind, code, c) == self._usual and seq == self.counts[EXPECTED]
+            count = self.counts
+            usual = (magic, version, kind, code, c) == self._usual and seq == count[EXPECTED]
             if usual and len(message) == HEADER.size + n * (8 + c * KEPT[code].itemsize):
-                return self._next(*_samples(message, code, n, c), seq, segment)
+                segment += self._shift
+                count[EXPECTED] = seq + n
+                count[RECEIVED] += n
+                count[SEGMENT] = segment
+                times, data = _samples(message, code, n, c)
+                return Block(data, times, seq, segment)
         try:
             frame = unpack(message, self.spec)
         except StreamError as e:

@@ -1,10 +1,9 @@
 """An edge between two processes of one host, in memory that both see: a ring of bytes, and futexes to wait on.
 
 The frames are those of `link.py`, each behind its length (int64). One writes and moves `head`, the other reads and
-moves `tail`; a block is copied twice, and one wake-up is all that lies between the two (ZeroMQ takes three). What
-nearly every message takes is compiled (`hop.py`). A reader of several rings sleeps on one word, its `Bell`, which every
-writer changes. Nothing is lost where either side dies: what lies in the ring stays there for who comes next. The two
-ends that use it are in `shared.py`.
+moves `tail`; a block is copied twice, and one wake-up is all that lies between the two (ZeroMQ takes three). A reader
+of several rings sleeps on one word, its `Bell`, which every writer changes. Nothing is lost where either side dies:
+what lies in the ring stays there for who comes next. The two ends that use it are in `shared.py`.
 
 Plain loads and stores, in the order in which they stand here, are enough where the processor keeps that order (x86-64,
 `able()`); elsewhere, and for policies that drop, edges go by ZeroMQ.
@@ -21,9 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
-from rheobase.stream.block import Array, StreamError
+from rheobase.stream.block import StreamError
 from rheobase.stream.link import HIGH_WATER, LARGEST, PATIENCE, START
 
 SIZE = 1 << 26
@@ -33,17 +30,17 @@ HOT = 1 << 18
 MOST = 2 * HIGH_WATER
 """Messages that may wait, as many as ZeroMQ keeps at its two ends."""
 
-HEAD, WRITTEN, SLEEPS, TAIL, READ = 0, 1, 2, 16, 17
+_HEAD, _WRITTEN, _SLEEPS, _TAIL, _READ = 0, 1, 2, 16, 17
 """Slots of 8 bytes: bytes and messages written, whether the writer sleeps; bytes and messages read. What the reader
 writes lies in another cache line."""
-SPACE = 96
+_SPACE = 96
 """Index, in words of 4 bytes, of the word that a writer sleeps on."""
-FIRST = 512
+_FIRST = 512
 """Where the ring begins."""
-AGAIN = -1
+_AGAIN = -1
 """In the place of a length: go on at the start of the ring."""
 
-FUTEX, WAIT, WAKE = 202, 0, 1
+_FUTEX, _WAIT, _WAKE = 202, 0, 1
 
 
 class _Span(ctypes.Structure):
@@ -68,7 +65,7 @@ class Word:
     def __init__(self, memory: Any, index: int) -> None:
         self._words = memoryview(memory).cast("I")
         self._index = index
-        self.address = ctypes.addressof(ctypes.c_uint32.from_buffer(memory, 4 * index))
+        self._address = ctypes.addressof(ctypes.c_uint32.from_buffer(memory, 4 * index))
         self._span = _Span()
         self._timeout = ctypes.byref(self._span)
 
@@ -79,12 +76,12 @@ class Word:
     def ring(self) -> None:
         """Wake who sleeps. The time is the value: two writers who came at once would count the same."""
         self._words[self._index] = time.monotonic_ns() & 0xFFFFFFFF
-        _syscall(FUTEX, self.address, WAKE, 0x7FFFFFFF, None, 0, 0)
+        _syscall(_FUTEX, self._address, _WAKE, 0x7FFFFFFF, None, 0, 0)
 
     def wait(self, seen: int, seconds: float) -> None:
         """Sleep until it is no longer `seen`, or so long. Without the GIL."""
         self._span.s, self._span.ns = divmod(int(seconds * 1e9), 1_000_000_000)
-        _syscall(FUTEX, self.address, WAIT, seen, self._timeout, 0, 0)
+        _syscall(_FUTEX, self._address, _WAIT, seen, self._timeout, 0, 0)
 
 
 class Bell(Word):
@@ -92,12 +89,6 @@ class Bell(Word):
 
     def __init__(self, path: str) -> None:
         super().__init__(_mapped(path, mmap.PAGESIZE), 0)
-
-
-def address(x: Array) -> int:
-    """Where an array begins."""
-    at: int = x.__array_interface__["data"][0]
-    return at
 
 
 def _mapped(path: str, size: int) -> mmap.mmap:
@@ -117,27 +108,14 @@ class Ring:
     """One writer, one reader."""
 
     def __init__(self, path: str, bell: str) -> None:
-        memory = _mapped(path, FIRST + SIZE)
-        self._hop: Any = None
-        if not numba.config.DISABLE_JIT:
-            from rheobase.stream import hop  # who has no ring need not load it
-
-            self._hop = hop
-        self._slots = memoryview(memory)[:FIRST].cast("q")
-        self._bytes = memoryview(memory)[FIRST:]
+        memory = _mapped(path, _FIRST + SIZE)
+        self._slots = memoryview(memory)[:_FIRST].cast("q")
+        self._bytes = memoryview(memory)[_FIRST:]
         self.size = len(self._bytes)
-        self.space = Word(memory, SPACE)
+        self.space = Word(memory, _SPACE)
         self.bell = Bell(bell)
-        self._memory = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
     # --- the writer
-
-    def put(self, header: int, times: Array, data: Array) -> bool:
-        """A message of samples, its header at an address; False where it has to wait, or is not for the short way."""
-        return self._hop is not None and self._hop.put(
-            self._memory, self.size, self.bell.address, MOST, HOT, header,
-            address(times), times.nbytes, address(data), data.nbytes,
-        )  # fmt: skip
 
     def write(self, parts: tuple[Any, ...], stop: Callable[[], bool]) -> bool:
         """A message in parts. Waits for space; False where `stop` says that nobody will make any."""
@@ -146,14 +124,14 @@ class Ring:
         need = length + 32 if length + 32 <= self.size // 2 else 0  # larger ones go piece by piece
         while True:
             seen = self.space.value()
-            if slots[WRITTEN] - slots[READ] < MOST and self.size - (slots[HEAD] - slots[TAIL]) >= need:
+            if slots[_WRITTEN] - slots[_READ] < MOST and self.size - (slots[_HEAD] - slots[_TAIL]) >= need:
                 break
             if stop():
                 return False
             self._sleep(seen)
-        head = slots[HEAD]
-        if need and head % self.size > HOT and head == slots[TAIL]:
-            self._put(head, AGAIN.to_bytes(8, "little", signed=True))
+        head = slots[_HEAD]
+        if need and head % self.size > HOT and head == slots[_TAIL]:
+            self._put(head, _AGAIN.to_bytes(8, "little", signed=True))
             head += self.size - head % self.size
         for part in (length.to_bytes(8, "little"), *parts):
             done = self._write(head, part, stop)
@@ -161,30 +139,30 @@ class Ring:
                 return False
             head = done
         head += -head % 8
-        slots[HEAD] = head
-        slots[WRITTEN] += 1
+        slots[_HEAD] = head
+        slots[_WRITTEN] += 1
         self.bell.ring()
         return True
 
     def _sleep(self, seen: int) -> None:
         """Until the reader has made space, or for a while."""
-        self._slots[SLEEPS] = 1
+        self._slots[_SLEEPS] = 1
         self.space.wait(seen, PATIENCE / 1000)
-        self._slots[SLEEPS] = 0
+        self._slots[_SLEEPS] = 0
 
     def _write(self, head: int, part: Any, stop: Callable[[], bool]) -> int:
         """Copy a part; one that is larger than the ring piece by piece, as they are taken. Where it ends, or -1."""
         slots, size = self._slots, self.size
-        free = size - (head - slots[TAIL]) - 16
+        free = size - (head - slots[_TAIL]) - 16
         if len(part) <= free:
             self._put(head, part)
             return head + len(part)
         at = 0
         while at < len(part):
             seen = self.space.value()
-            free = size - (head - slots[TAIL]) - 16
+            free = size - (head - slots[_TAIL]) - 16
             if free <= 0:
-                slots[HEAD] = head
+                slots[_HEAD] = head
                 self.bell.ring()
                 if stop():
                     return -1
@@ -209,31 +187,19 @@ class Ring:
 
     @property
     def waiting(self) -> bool:
-        return self._slots[HEAD] != self._slots[TAIL]
-
-    def peek(self, seconds: float, header: int, start: int, each: int) -> int:
-        """Wait for the next message. Its header to an address, and its number of samples, if it begins with the 8 bytes
-        of `start` and has `each` bytes a sample; 0 or less where `read` must look."""
-        if self._hop is None:
-            return 0
-        n: int = self._hop.peek(self._memory, self.size, self.bell.address, int(seconds * 1e9), header, start, each)
-        return n
-
-    def fetch(self, times: Array, data: Array) -> None:
-        """What was peeked at, into arrays."""
-        self._hop.fetch(self._memory, self.size, address(times), times.nbytes, address(data), data.nbytes)
+        return self._slots[_HEAD] != self._slots[_TAIL]
 
     def read(self) -> bytes | None:
         """The next message, if there is one. Raises StreamError where what lies there is none."""
         slots = self._slots
-        tail, head = slots[TAIL], slots[HEAD]
+        tail, head = slots[_TAIL], slots[_HEAD]
         if head == tail:
             return None
         length = int.from_bytes(self._get(tail, 8), "little", signed=True)
-        if length == AGAIN:
+        if length == _AGAIN:
             tail += self.size - tail % self.size
-            slots[TAIL] = tail
-            head = slots[HEAD]
+            slots[_TAIL] = tail
+            head = slots[_HEAD]
             if head == tail:
                 return None
             length = int.from_bytes(self._get(tail, 8), "little", signed=True)
@@ -245,9 +211,9 @@ class Ring:
         else:
             message = self._rest(tail + 8, length)
         end += -end % 8
-        slots[TAIL] = end
-        slots[READ] += 1
-        if slots[SLEEPS]:
+        slots[_TAIL] = end
+        slots[_READ] += 1
+        if slots[_SLEEPS]:
             self.space.ring()
         return message
 
@@ -262,7 +228,7 @@ class Ring:
         slots, got, until = self._slots, bytearray(), time.monotonic() + START
         while len(got) < n:
             seen = self.bell.value()
-            there = min(slots[HEAD] - at, n - len(got))
+            there = min(slots[_HEAD] - at, n - len(got))
             if there <= 0:
                 if time.monotonic() > until:
                     raise StreamError("a message has no end")
@@ -270,6 +236,6 @@ class Ring:
                 continue
             got += self._get(at, there)
             at += there
-            slots[TAIL] = at
+            slots[_TAIL] = at
             self.space.ring()
         return bytes(got)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +9,6 @@ import numpy as np
 
 from rheobase.stream.block import DTYPES, Block, Spec, StreamError
 from rheobase.stream.link import (
-    EXPECTED,
     HEADER,
     KEPT,
     LOST,
@@ -56,18 +53,15 @@ class RingSender(Sender):
         self._give_up = give_up
         self.ring = Ring(address.removeprefix("shm://"), bell)
         self._code = DTYPES.index(spec.dtype)
-        self._head = bytearray(HEADER.size)
-        self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._head))
         self.say_spec()
 
     def send(self, block: Block) -> None:
         """Send samples: times and values go into the ring as they lie there."""
         n, count = len(block), self.counts
-        done = (
-            self._samples(block, n)
-            if self._code < len(KEPT)
-            else self._push(pack(block, "str", self.stream, self.virtual))
-        )
+        if self.spec.dtype == "str":
+            done = self._push(pack(block, "str", self.stream, self.virtual))
+        else:
+            done = self._write(self._parts(block, n))
         if block.seq > count[NEXT]:
             count[MISSING] += block.seq - count[NEXT]
         count[NEXT] = block.seq + n
@@ -75,16 +69,16 @@ class RingSender(Sender):
         if not done:
             count[LOST] += n
 
-    def _samples(self, block: Block, n: int) -> bool:
+    def _parts(self, block: Block, n: int) -> tuple[Any, ...]:
         c = block.data.shape[1]
-        what = (MAGIC, VERSION, SAMPLES, self._code, self.virtual, self.stream)
-        HEADER.pack_into(self._head, 0, *what, n, c, block.segment, block.seq, block.times[0] if n else 0.0)
+        first = block.times[0] if n else 0.0
+        head = HEADER.pack(
+            MAGIC, VERSION, SAMPLES, self._code, self.virtual, self.stream, n, c, block.segment, block.seq, first
+        )
         if not n * c:
-            return self._write((bytes(self._head),))
+            return (head,)
         times, values = np.ascontiguousarray(block.times, TIME), np.ascontiguousarray(block.data, KEPT[self._code])
-        if self.ring.put(self._at, times, values):
-            return True
-        return self._write((bytes(self._head), times.data.cast("B"), values.data.cast("B")))
+        return head, times.data.cast("B"), values.data.cast("B")
 
     def _write(self, parts: tuple[Any, ...]) -> bool:
         waited = False
@@ -122,17 +116,6 @@ class RingReceiver(Receiver):
         self._bell = bell
         super().__init__(address, kept=kept, spec=spec, name=name)
 
-    def _begin(self, spec: Spec, virtual: bool) -> None:
-        super()._begin(spec, virtual)
-        if spec.dtype == "str":
-            return
-        self._head, self._kind = bytearray(HEADER.size), KEPT[DTYPES.index(spec.dtype)]
-        self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._head))
-        self._start = int.from_bytes(
-            struct.pack("<4sBBBB", MAGIC, VERSION, SAMPLES, DTYPES.index(spec.dtype), virtual), "little"
-        )
-        self._each = 8 + spec.n * self._kind.itemsize
-
     def _connect(self, address: str) -> None:
         self.ring = Ring(address.removeprefix("shm://"), self._bell)
 
@@ -144,15 +127,6 @@ class RingReceiver(Receiver):
 
     def receive(self, timeout: float = 0.1) -> Block | None:
         """The next block; None when none came in `timeout` s, and at the end."""
-        if self._usual:
-            n = self.ring.peek(timeout, self._at, self._start, self._each)
-            if n > 0:
-                *_, c, segment, seq, _ = HEADER.unpack_from(self._head)
-                if c == self._usual[-1] and seq == self.counts[EXPECTED]:
-                    times, data = np.empty(n), np.empty((n, c), self._kind)
-                    self.ring.fetch(times, data)
-                    times.flags.writeable = data.flags.writeable = False  # as over a socket
-                    return self._next(times, data, seq, segment)
         message = self._read()
         if message is None and timeout > 0:
             self.pending(int(timeout * 1000))
