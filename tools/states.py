@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,15 @@ def balanced(found: Any, true: Any) -> float:
     return float(np.mean([(found[true == k] == k).mean() for k in (-1, 0, 1)]))
 
 
-def insula(most: int = 4, coupling: bool = True) -> None:
+FORMS: dict[str, dict[str, Any]] = {
+    "alone": {"history": "none"},
+    "events": {"history": "none", "reach": 20, "bumps": 4},
+    "coupling": {"history": "exponential"},
+    "both": {"history": "exponential", "reach": 20, "bumps": 4},
+}
+
+
+def insula(most: int = 4, forms: Iterable[str] = tuple(FORMS)) -> None:
     """First 70 % of the time to learn from, the rest to test; 50 ms bins; two seeds for each number of states."""
     from rheobase.devices.replay import Replay
 
@@ -151,41 +160,29 @@ def insula(most: int = 4, coupling: bool = True) -> None:
     for field in ("Nrast", "Erast"):
         source = Replay(file="data:insula_glmhmm/insula.mat", events="RAW", times=field, rate=20)
         source.start()
-        blocks = list(source.blocks())
-        parts.append((np.concatenate([b.times for b in blocks]), np.concatenate([b.data for b in blocks])))
+        parts.append([np.concatenate(v) for v in zip(*((b.times, b.data) for b in source.blocks()), strict=True)])
     (t, X), (te, events) = parts
     U = np.zeros((len(t), events.shape[1]))
-    rows = np.round((te - t[0]) * 20).astype(int)
-    inside = (rows >= 0) & (rows < len(t))
-    U[rows[inside]] = events[inside]
+    at = np.round((te - t[0]) * 20).astype(int)
+    inside = (at >= 0) & (at < len(t))
+    U[at[inside]] = events[inside]
     both, cut = np.hstack([X, U]).astype(float), int(0.7 * len(t))
-    spikes = X[cut:].sum()
-    forms: dict[str, tuple[dict[str, Any], bool]] = {
-        "states alone": ({"history": "none"}, False),
-        "with events": ({"history": "none", "reach": 20, "bumps": 4}, True),
-        "with coupling": ({"history": "exponential"}, False),
-        "with both": ({"history": "exponential", "reach": 20, "bumps": 4}, True),
-    }
-    rows_: dict[str, list[dict[str, float]]] = {}
-    for word, (words, with_events) in forms.items():
-        if "history" in words and words["history"] != "none" and not coupling:
-            continue
-        x = both if with_events else both[:, : X.shape[1]]
-        words = words | ({"covariates": U.shape[1]} if with_events else {})
-        one, told = np.nan, {}
+    rows: dict[str, list[dict[str, float]]] = {}
+    for form in forms:
+        C, one = U.shape[1] if "reach" in FORMS[form] else 0, np.nan
+        x = both[:, : X.shape[1] + C]
         for S in range(1, most + 1):
             fits = []
             for seed in (0, 1) if S > 1 else (0,):
-                node = HmmGlm(states=S, link="exp", seed=seed, iterations=100, **words).fit(x[:cut])
+                node = HmmGlm(states=S, link="exp", seed=seed, iterations=100, covariates=C, **FORMS[form])
+                node.fit(x[:cut])
                 Y = node.predict(x)
                 fits.append((float(Y[cut:, S + 1].sum()), Y[:cut, :S].argmax(axis=1), node.arrays["trace"][-1]))
             best = max(fits, key=lambda f: f[2])
             one = best[0] if S == 1 else one
-            told[f"{S}: bits/spike"] = (best[0] - one) / np.log(2) / spikes
-            if S > 1:
-                told[f"{S}: Rand"] = rand(fits[0][1], fits[1][1])
-            rows_[word] = [told]
-            show("insula: gain over one state in held-out time; adjusted Rand index of two fits", rows_)
+            told = {"bits/spike": (best[0] - one) / np.log(2) / X[cut:].sum()}
+            rows[f"{form}, {S}"] = [told | ({"Rand": rand(fits[0][1], fits[1][1])} if S > 1 else {})]
+            show("insula: gain over one state in held-out time; adjusted Rand index of two fits", rows)
 
 
 def rand(a: Any, b: Any) -> float:
@@ -287,12 +284,12 @@ def main() -> None:
     parser.add_argument("study", choices=["demo", "insula", "ratchet", "channel"])
     parser.add_argument("--trials", type=int, default=3, help="of demo")
     parser.add_argument("--most", type=int, default=4, help="states of insula")
-    parser.add_argument("--alone", action="store_true", help="insula without coupling, which takes longest")
+    parser.add_argument("--forms", nargs="*", choices=list(FORMS), default=list(FORMS), help="of insula (all)")
     given = parser.parse_args()
     if given.study == "demo":
         demo(given.trials)
     elif given.study == "insula":
-        insula(given.most, not given.alone)
+        insula(given.most, given.forms)
     elif given.study == "ratchet":
         flashing()
     else:
