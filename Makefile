@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 LINKS := build/links/rheobase
 PACKAGES := stream nodes devices configs tools
-KERNELS := tests/test_contract.py tests/test_fuse.py $(wildcard $(patsubst nodes/%,tests/test_%,$(wildcard nodes/*.py)))
+KERNELS := tests/test_contract.py tests/test_fuse.py
 
 # Kernels compiled with bounds checks, or not compiled at all, must not meet those that were: caches of their own.
 BOUNDS := NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/bounds RHEOBASE_CACHE=$(CURDIR)/build/bounds
@@ -28,7 +28,7 @@ test: $(INSTALLED)  ## all tests, compiled
 cover: $(INSTALLED)  ## the tests with jit off: kernels as plain Python, lines counted
 	$(PLAIN) $(BIN)/python -m pytest $(TWO) --cov -m "not slow and not jit" $(ARGS)
 
-bounds: $(INSTALLED)  ## the tests of kernels, compiled with every index checked
+bounds: $(INSTALLED)  ## every kernel, alone and fused, compiled with every index checked
 	$(BOUNDS) $(BIN)/python -m pytest $(TWO) -m "not slow" -k "not is_the_same_fused" $(KERNELS) $(ARGS)
 
 check: $(INSTALLED) links  ## lint, format, types

@@ -181,6 +181,7 @@ nodes:
 """
 
 
+@pytest.mark.slow
 def test_two_windows_come_and_go_while_a_graph_runs(tmp_path: Path) -> None:
     """Attached by LSL to a graph that knows nothing of them, each in a process of its own; it goes on without them."""
     stream = f"Attach{os.getpid()}"

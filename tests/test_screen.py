@@ -54,6 +54,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]
         x.wait()
 
 
+@pytest.mark.slow
 def test_the_graph_goes_on_when_the_screen_is_gone(
     server: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

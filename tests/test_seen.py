@@ -231,6 +231,7 @@ def test_a_run_of_one_process_is_seen_from_its_start(tmp_path: Path) -> None:
     assert not (folder / "live.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Path("g.yaml").write_text(GRAPH)
