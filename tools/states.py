@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +25,7 @@ from rheobase.nodes.hmm_glm import HmmGlm, connectivity
 from rheobase.stream.files import find
 
 F = NDArray[np.float64]
-OUT = rich.console.Console()
+OUT = rich.console.Console(width=None if sys.stdout.isatty() else 160)
 
 
 @dataclasses.dataclass
@@ -270,12 +271,11 @@ def dwells(raw: bytes) -> tuple[F, NDArray[np.bool_]]:
 
 
 def show(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
-    """A table of means."""
+    """Print a table of means."""
     columns = list(dict.fromkeys(k for each in rows.values() for row in each for k in row))
     table = rich.table.Table("", *columns, title=title)
     for name, each in rows.items():
-        cells = [np.mean([row[c] for row in each]) if c in each[0] else None for c in columns]
-        table.add_row(name, *("" if v is None else f"{v:.4g}" for v in cells))
+        table.add_row(name, *(f"{np.mean([row[c] for row in each]):.4g}" if c in each[0] else "" for c in columns))
     OUT.print(table)
 
 
