@@ -191,8 +191,11 @@ class Live:
     def _write(self) -> None:
         assert self.path
         fresh, told = self.path.with_suffix(".new"), False
-        while self._fresh.wait() and not self._ended.is_set():
+        while True:
+            self._fresh.wait()
             self._fresh.clear()
+            if self._ended.is_set():  # looked at behind `clear`, or the word of the end could be what was cleared
+                break
             try:
                 fresh.write_text(json.dumps(self.said))
                 os.replace(fresh, self.path)

@@ -275,3 +275,23 @@ def test_a_disk_that_is_full_does_not_end_the_run(tmp_path: Path, caplog: pytest
     assert seen.said["nodes"]["a"]["samples"] == 0
     assert caplog.text.count("live.json: No such file") == 1
     json.dumps(seen.said)
+
+
+def test_an_end_that_comes_while_it_writes_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Live(Report(parse('nodes: {a: {type: "parts:Recorded"}}')), tmp_path)
+    closing, clear, begun = threading.Thread(target=seen.close, daemon=True), seen._fresh.clear, threading.Event()
+
+    def late() -> None:
+        if not seen._ended.is_set():
+            closing.start()
+            begun.set()
+            while not seen._ended.is_set():
+                time.sleep(0.001)
+            time.sleep(0.05)  # its word to the thread that writes comes next
+        clear()
+
+    monkeypatch.setattr(seen._fresh, "clear", late)
+    seen.look(dict)
+    assert begun.wait(5)
+    closing.join(5)
+    assert not closing.is_alive()
