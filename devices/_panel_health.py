@@ -16,6 +16,7 @@ from rheobase.devices._panel import LEFT, Line, Panel, said
 from rheobase.devices._theme import clear
 from rheobase.stream.block import Spec
 from rheobase.stream.clock import now
+from rheobase.stream.live import FILE
 
 EDGES = np.logspace(-1, 4, 76)
 """ms: steps of 17 %."""
@@ -113,7 +114,7 @@ class HealthPanel(Panel):
 def busiest(folder: Path | None) -> list[tuple[str, float, float | None]]:
     """Name, share of the time and s a sample of the nodes of a run, the busiest first; none: the run does not say."""
     try:
-        nodes = json.loads((folder / "live.json").read_text())["nodes"] if folder else {}
+        nodes = json.loads((folder / FILE).read_text())["nodes"] if folder else {}
         found = [(str(k), float(v["busy"]), v.get("step")) for k, v in nodes.items() if v.get("busy")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

@@ -134,10 +134,7 @@ class Live:
             "seconds": report.lasted,
             "nodes": nodes,
             "edges": self._edges(seen, nodes, now),
-            "processes": {
-                k: {"pid": s.pid, "state": s.state, "cpu": self._cpu(s.pid, now), "rss": _rss(s.pid)}
-                for k, s in seen.items()
-            },
+            "processes": {k: {"pid": s.pid, "state": s.state} | self._use(s.pid, now) for k, s in seen.items()},
             "devices": {k: {"state": s, "note": report.notes.get(k, "")} for k, s in report.states.items()},
             "health": {k: {w: n for w, n in h.items() if n} for k, h in report.health.items()},
             "restarts": len(report.restarts),
@@ -184,9 +181,11 @@ class Live:
         self._before[key] = now, n, rate
         return rate
 
-    def _cpu(self, pid: int, now: float) -> float | None:
-        fields = _stat(pid)
-        return self._rate(("cpu", pid), now, (int(fields[11]) + int(fields[12])) / _TICKS) if fields else None
+    def _use(self, pid: int, now: float) -> dict[str, float | None]:
+        if not (fields := _stat(pid)):
+            return {"cpu": None, "rss": None}
+        cpu = self._rate(("cpu", pid), now, (int(fields[11]) + int(fields[12])) / _TICKS)
+        return {"cpu": cpu, "rss": int(fields[21]) * os.sysconf("SC_PAGE_SIZE")}
 
     def _write(self) -> None:
         assert self.path
@@ -286,8 +285,3 @@ def _began(pid: int) -> int | None:
     except OSError:
         pass
     return 0
-
-
-def _rss(pid: int) -> int | None:
-    fields = _stat(pid)
-    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else None

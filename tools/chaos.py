@@ -204,17 +204,21 @@ def kill_once(folder: Path, label: str, rng: random.Random) -> dict[str, Any]:
     return {"wrong": wrong, "safe": safe, "ended": ended}
 
 
+def numbers(file: Path) -> Iterator[tuple[str, list[int]]]:
+    """Each stream of a recording, as far as it is readable, and the numbers of its samples."""
+    for name in streams(str(file), salvage=True):
+        node = Replay(file=str(file), stream=name, salvage=True)
+        node.start()
+        yield name, [k for b in node.blocks() if b is not None for k in range(b.seq, b.seq + len(b))]
+
+
 def _recording(file: Path, label: str, tables: dict[str, Any]) -> list[str]:
     """What is wrong with what was recorded."""
     if not file.exists():
         return [] if label == "record" else ["there is no recording"]
     try:
-        there = streams(str(file), salvage=True)
         counts = {}
-        for name in there:
-            node = Replay(file=str(file), stream=name, salvage=True)
-            node.start()
-            seq = [k for b in node.blocks() if b is not None for k in range(b.seq, b.seq + len(b))]
+        for name, seq in numbers(file):
             counts[name] = len(seq)
             if label != "record" and seq != list(range(len(seq))):
                 return [f"the recording of {name!r} has holes"]

@@ -36,12 +36,12 @@ import rich.console
 import rich.table
 import zmq
 
-from rheobase.devices.replay import Replay, streams
+from rheobase.devices.replay import Replay
 from rheobase.stream.block import StreamError
 from rheobase.stream.clock import now
 from rheobase.stream.keys import Door, key_pair, write_keys
 from rheobase.stream.link import Receiver
-from rheobase.tools.chaos import command, marked, wait
+from rheobase.tools.chaos import BEGIN, command, marked, numbers, wait
 
 SMALL: dict[str, Any] = {
     "name": "faults",
@@ -51,8 +51,6 @@ SMALL: dict[str, Any] = {
         "rec": {"type": "record", "in": ["array", "rates"], "process": "record"},
     },
 }
-BEGIN = 180.0
-"""s in which a run must have begun, on a busy machine too."""
 AWAY = 10.0
 """s for which a machine is suspended."""
 
@@ -62,12 +60,8 @@ Seen = tuple[str, list[str]]
 
 def recorded(folder: Path) -> dict[str, int]:
     """Samples of each stream of the recording, as far as it is readable. Raises AssertionError on a hole."""
-    file = folder / "run" / "recording.xdf"
     found = {}
-    for name in streams(str(file), salvage=True):
-        node = Replay(file=str(file), stream=name, salvage=True)
-        node.start()
-        seq = [k for b in node.blocks() if b is not None for k in range(b.seq, b.seq + len(b))]
+    for name, seq in numbers(folder / "run" / "recording.xdf"):
         assert seq == list(range(len(seq))), f"the recording of {name!r} has holes"
         found[name] = len(seq)
     return found

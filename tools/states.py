@@ -66,24 +66,35 @@ def network(
     return X, z, Network(W, b, Pi, kinds, a0)
 
 
+def halves(seed: int) -> tuple[_em.Data, _em.Data, NDArray[np.int64], float, Network]:
+    """Of a network, sequences to learn from, as many to test, the states (T,) of these, and their log-likelihood under
+    the mean rates of what is learnt; and the network."""
+    X, z, truth = network(seed=seed)
+    half = len(X) // 2
+
+    def data(part: F) -> _em.Data:
+        x, at = part.reshape(-1, X.shape[2]), np.repeat(np.arange(len(part)), X.shape[1])
+        return _em.Data(x, _glm.design(x, x[:, :0], _glm.exponential(5), np.zeros((0, 1)), at, _glm.SIGMOID), at)
+
+    learn, test = data(X[:half]), data(X[half:])
+    mean = learn.X.mean(axis=0)
+    base = float((test.X * np.log(mean) - mean).sum() + _glm.constants(test.X, _glm.SIGMOID).sum())
+    return learn, test, z[half:].ravel(), base, truth
+
+
 def demo(trials: int = 3) -> None:
     """Train on the first half of the sequences of each trial, test on the rest."""
     rows: dict[str, list[dict[str, float]]] = {}
     for trial in range(trials):
-        X, z, truth = network(seed=trial)
-        half, N = len(X) // 2, X.shape[2]
-        x, out, zt = X[:half].reshape(-1, N), X[half:].reshape(-1, N), z[half:].ravel()
-        at, over = np.repeat(np.arange(half), X.shape[1]), np.repeat(np.arange(len(X) - half), X.shape[1])
-        data = data_of(out, over)
-        mean = x.mean(axis=0)
-        base = float((out * np.log(mean) - mean).sum() + _glm.constants(out, _glm.SIGMOID).sum())
+        learn, data, zt, base, truth = halves(trial)
+        N = data.X.shape[1]
         S = len(truth.W)
         true = np.concatenate([truth.W.transpose(0, 2, 1), np.tile(truth.b, (S, 1, 1))], axis=1)
         oracle = _em.Model(true, np.ones((S, N)), truth.Pi, np.full(S, 1 / S))
         rows.setdefault("the true model", []).append(scores_of(oracle, data, zt, base))
         for prior in ("gaussian", "onehot"):
             began = time.process_time()
-            node = HmmGlm(states=S, link="sigmoid", prior=prior).fit(x, segment=at)
+            node = HmmGlm(states=S, link="sigmoid", prior=prior).fit(learn.X, segment=learn.segment)
             took = time.process_time() - began
             order = _hmm.matched(truth.W, connectivity(node.arrays, {}))
             m = _em.Model(*(node.arrays[k] for k in _em.Model._fields)).order(order)
@@ -93,17 +104,11 @@ def demo(trials: int = 3) -> None:
             )
             rows.setdefault(f"EM, {prior} prior", []).append(told)
             if prior == "gaussian":
-                p = _em.Prior(1 / 3, 0.0, _glm.unlinked(mean, _glm.SIGMOID))
-                loose, q, a0 = _onehot.relaxed(data_of(x, at), m, p, _glm.SIGMOID)
+                p = _em.Prior(1 / 3, 0.0, _glm.unlinked(learn.X.mean(axis=0), _glm.SIGMOID))
+                loose, q, a0 = _onehot.relaxed(learn, m, p, _glm.SIGMOID)
                 told = scores_of(loose, data, zt, base) | _weights(loose, q, a0, truth)
                 rows.setdefault("  then Gumbel-softmax, gradient", []).append(told)
         show(f"network of 5 states and 20 neurons: mean of {trial + 1} trials", rows)
-
-
-def data_of(x: F, segment: NDArray[np.int64]) -> _em.Data:
-    none = np.zeros((len(x), 0))
-    H = _glm.design(x, none, _glm.exponential(5), np.zeros((0, 1)), segment, _glm.SIGMOID)
-    return _em.Data(x, H, segment)
 
 
 def scores_of(m: _em.Model, data: _em.Data, z: NDArray[np.int64], base: float, lag: int = 10) -> dict[str, float]:

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from rheobase.nodes import _em, _glm, _hmm
-from rheobase.tools.states import Network, data_of, network, scores_of, show
+from rheobase.tools.states import Network, halves, scores_of, show
 
 F = NDArray[np.float64]
 ITERATIONS, DRAWS = 40, 2
@@ -41,6 +40,7 @@ def model(kind: str, S: int, N: int, bias: F) -> Any:
     from dynamax.hidden_markov_model import PoissonHMM
     from dynamax.hidden_markov_model.models.abstractions import HMM, HMMEmissions
     from dynamax.hidden_markov_model.models.initial import StandardHMMInitialState
+    from dynamax.hidden_markov_model.models.poisson_hmm import ParamsPoissonHMM  # initial, transitions, emissions
     from dynamax.hidden_markov_model.models.transitions import StandardHMMTransitions
     from dynamax.parameters import ParameterProperties
 
@@ -76,24 +76,19 @@ def model(kind: str, S: int, N: int, bias: F) -> Any:
                 self.transition_component.initialize(two),
                 self.emission_component.initialize(three),
             ]
-            kind = _parameters()
-            return kind(*(p for p, _ in each)), kind(*(q for _, q in each))
+            return ParamsPoissonHMM(*(p for p, _ in each)), ParamsPoissonHMM(*(q for _, q in each))
 
     return Glm()
 
 
-def _parameters() -> Any:
-    from dynamax.hidden_markov_model.models.poisson_hmm import ParamsPoissonHMM
-
-    return ParamsPoissonHMM  # initial, transitions, emissions
-
-
-def fitted(kind: str, X: F, H: F, truth: Network) -> tuple[_em.Model, float]:
-    """The best of the draws as a model of ours, and the CPU time of all, s. X (Q, T, N), H (Q, T, N + 1)."""
+def fitted(kind: str, data: _em.Data, truth: Network) -> tuple[_em.Model, float]:
+    """The best of the draws as a model of ours, and the CPU time of all, s."""
     import jax.numpy as jnp
     import jax.random as jr
 
-    S, N = len(truth.W), X.shape[-1]
+    S, N = len(truth.W), data.X.shape[1]
+    sequences = int(data.segment[-1]) + 1
+    X, H = data.X.reshape(sequences, -1, N), data.H.reshape(sequences, -1, N + 1)
     bias = _glm.unlinked(X.mean(axis=(0, 1)), _glm.SIGMOID)
     began, best, at = time.process_time(), -np.inf, None
     for draw in range(DRAWS):
@@ -131,29 +126,15 @@ def main(argv: list[str] | None = None) -> int:
     jax.config.update("jax_enable_x64", True)
     rows: dict[str, list[dict[str, float]]] = {}
     for trial in range(given.trials):
-        X, z, truth = network(seed=trial)
-        half, N = len(X) // 2, X.shape[2]
-        learn = data_of(X[:half].reshape(-1, N), np.repeat(np.arange(half), X.shape[1]))
-        test = data_of(X[half:].reshape(-1, N), np.repeat(np.arange(len(X) - half), X.shape[1]))
-        mean = X[:half].mean(axis=(0, 1))
-        base = float((test.X * np.log(mean) - mean).sum() + _glm.constants(test.X, _glm.SIGMOID).sum())
+        learn, test, zt, base, truth = halves(trial)
         for kind, word in (("poisson", "dynamax, Poisson HMM"), ("glm", "dynamax, HMM-GLM by gradient")):
-            m, took = fitted(kind, X[:half], learn.H.reshape(half, -1, N + 1), truth)
-            ell = m.emissions(test, _glm.SIGMOID)
-            known = _hmm.posterior(ell, m.Pi, m.p0, test.segment)
-            order = _order(known.gamma.argmax(axis=1), z[half:].ravel(), len(m.Pi))
-            scores = scores_of(m.order(order), test, z[half:].ravel(), base) | {f"fit of {DRAWS}, CPU s": took}
-            rows.setdefault(word, []).append(scores)
+            m, took = fitted(kind, learn, truth)
+            found = m.posterior(test, _glm.SIGMOID).gamma.argmax(axis=1)
+            one = np.eye(len(m.Pi))  # of a state in a bin; these differ least where most bins are right
+            m = m.order(_hmm.matched(one[:, zt], one[:, found]))
+            rows.setdefault(word, []).append(scores_of(m, test, zt, base) | {f"fit of {DRAWS}, CPU s": took})
         show(f"network of 5 states and 20 neurons: mean of {trial + 1} trials", rows)
     return 0
-
-
-def _order(found: NDArray[np.int64], true: NDArray[np.int64], S: int) -> NDArray[np.int64]:
-    """For each true state the fitted one that stands for it, each once, so that most bins are right."""
-    both = np.zeros((S, S))
-    np.add.at(both, (found, true), 1)
-    fit, at = linear_sum_assignment(-both)
-    return np.asarray(fit[np.argsort(at)])
 
 
 if __name__ == "__main__":
