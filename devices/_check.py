@@ -18,7 +18,7 @@ _ROW = struct.Struct("<qqq")
 class Check(NamedTuple):
     """The bytes from `start` to `end` of a file, and what they must be.
 
-    crc     CRC-32 (zlib's) of them
+    crc     CRC-32 (zlib's) of them and of the totals after them
     totals  for each stream: samples recorded so far, seq of the next one, segment of the last
     """
 
@@ -27,10 +27,14 @@ class Check(NamedTuple):
     crc: int
     totals: tuple[tuple[int, int, int], ...]
 
+    @classmethod
+    def of(cls, data: bytes, totals: tuple[tuple[int, int, int], ...]) -> Check:
+        """That of what is written at once."""
+        return cls(0, len(data), zlib.crc32(_rows(totals), zlib.crc32(data)), totals)
+
     def pack(self) -> bytes:
         """The content of its chunk: uint32 crc, uint64 bytes, uint32 streams, and three int64 for each."""
-        rows = (_ROW.pack(*row) for row in self.totals)
-        return b"".join((_HEAD.pack(self.crc, self.end - self.start, len(self.totals)), *rows))
+        return _HEAD.pack(self.crc, self.end - self.start, len(self.totals)) + _rows(self.totals)
 
     @classmethod
     def unpack(cls, raw: bytes | mmap.mmap, at: int, body: int, end: int) -> Check:
@@ -42,9 +46,14 @@ class Check(NamedTuple):
         return cls(at - size, at, crc, totals)
 
     def holds(self, raw: bytes | mmap.mmap) -> bool:
-        """Whether the bytes are those that were written."""
+        """Whether the bytes are those that were written. (A file of before has a CRC of them without the totals.)"""
         with memoryview(raw) as whole:
-            return zlib.crc32(whole[self.start : self.end]) == self.crc
+            crc = zlib.crc32(whole[self.start : self.end])
+        return self.crc in (zlib.crc32(_rows(self.totals), crc), crc)
+
+
+def _rows(totals: tuple[tuple[int, int, int], ...]) -> bytes:
+    return b"".join(_ROW.pack(*row) for row in totals)
 
 
 _SEEN: dict[tuple[str, int, int], int] = {}

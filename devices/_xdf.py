@@ -163,6 +163,8 @@ def _own(x: Chunks) -> dict[str, Stream]:
     for (text,) in events.data(0, events.n):
         e = json.loads(text)
         s = found[e["stream"]]
+        if e["index"] < (s.starts[-1][0] if s.starts else 0):
+            raise ValueError(f"a segment of {e['stream']!r} starts at sample {e['index']}, before the one before it")
         if e["index"] < s.n:
             s.starts.append((e["index"], e["seq"], e["segment"]))
     return found

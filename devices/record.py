@@ -23,7 +23,6 @@ import os
 import platform
 import struct
 import threading
-import zlib
 from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
@@ -155,7 +154,7 @@ class Record(Sink):
     def _checked(self, data: bytes) -> bytes:
         """With its checksum, and how far each stream has come, behind it."""
         totals = tuple((n, *last) for n, last in zip(self.taken, self.next, strict=True))
-        return data + _chunk(CHECK, Check(0, len(data), zlib.crc32(data), totals).pack())
+        return data + _chunk(CHECK, Check.of(data, totals).pack())
 
     def _add(self, i: int, data: Any, times: Any) -> None:
         spec = self.specs[i]

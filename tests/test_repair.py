@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rheobase.devices._check import CHECK
-from rheobase.devices._xdf import Chunks
+from rheobase.devices._xdf import Chunks, length
 from rheobase.devices.record import Record
 from rheobase.devices.replay import Replay, streams
 from rheobase.stream.block import Block, Spec, StreamError
@@ -63,6 +63,37 @@ def test_a_changed_bit_is_seen_and_what_is_before_it_is_whole(tmp_path: Path) ->
     assert streams(str(file), salvage=True)
 
 
+def test_what_a_checksum_counts_is_under_it(tmp_path: Path) -> None:
+    """Else a damaged count would shift all that comes after it."""
+    file = recording(tmp_path)
+    raw = bytearray(file.read_bytes())
+    check, after = Chunks(bytes(raw)).checks[3:5]
+    assert check.totals[0][0] == 60
+    raw[after.start - 24 * len(check.totals) + 6] ^= 1
+    file.write_bytes(raw)
+    assert Chunks(bytes(raw)).checks[3].totals[0][0] > 60
+    with pytest.raises(StreamError, match=r"damaged behind byte .* 40 samples of 'a'"):
+        streams(str(file))
+    repair(file, tmp_path / "fixed.xdf", QUIET)
+    assert len(played(tmp_path / "fixed.xdf", "a")[0]) == 100
+
+
+def test_segments_that_go_backwards_are_damage(tmp_path: Path) -> None:
+    file = recording(tmp_path)
+    raw = file.read_bytes()
+    whole, at = raw[:4], 4
+    while at < len(raw):  # a file without checksums, as of before there were any
+        size, content = length(raw, at)
+        if int.from_bytes(raw[content : content + 2], "little") != CHECK:
+            whole += raw[at : content + size]
+        at = content + size
+    file.write_bytes(whole)
+    assert streams(str(file))["a"].rate == 100
+    file.write_bytes(whole.replace(b'"index": 70', b'"index": -9'))
+    with pytest.raises(StreamError, match="starts at sample -9, before the one before it"):
+        streams(str(file))
+
+
 def test_other_readers_skip_the_checksums(tmp_path: Path) -> None:
     file = recording(tmp_path)
     assert CHECK.to_bytes(2, "little") in file.read_bytes()
@@ -104,7 +135,7 @@ def test_what_is_whole_behind_damage_is_taken_and_a_segment_starts_there(tmp_pat
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_happened_what_is_taken_was_recorded(tmp_path: Path, data: st.DataObject) -> None:
     """Cut anywhere behind the head, and any bytes overwritten there: every sample taken is one that was written."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -116,7 +115,7 @@ class _Writer:
 
     @property
     def own(self) -> bool:
-        return all(h.find("desc/rheobase/spec") is not None for h in self.heads.values())
+        return bool(self.heads) and all(h.find("desc/rheobase/spec") is not None for h in self.heads.values())
 
     @property
     def names(self) -> dict[str, int]:
@@ -136,6 +135,8 @@ class _Writer:
                     continue
                 self.kept[key] = self.lost[key] = self.holes[key] = 0
                 self.last[key] = (0, 0)
+            if tag == SAMPLES and self.own and part.check is None:
+                continue  # ours have a checksum, so it is damaged
             if tag == SAMPLES and key in self.heads:
                 n, first = length(self.raw, content + 4)
                 if self.own and key == self.names.get(EVENTS):
@@ -144,7 +145,7 @@ class _Writer:
                     samples.append((key, n, at, end))
             elif tag != FOOTER and tag != SAMPLES:
                 self.out += self.raw[at:end]
-        if self.own and self.heads:
+        if self.own:
             self._renumber(samples, events, part.check)
         for key, n, at, end in samples:
             self.out += self.raw[at:end]
@@ -152,7 +153,7 @@ class _Writer:
         if self.own and part.chunks:
             data = bytes(self.out) if self.file.tell() > 4 else b"XDF:" + self.out  # its first checksum is of that, too
             totals = tuple((self.kept[k], *self.last[k]) for k in self.heads)
-            self.out += _chunk(CHECK, Check(0, len(data), zlib.crc32(data), totals).pack())
+            self.out += _chunk(CHECK, Check.of(data, totals).pack())
         self.file.write(self.out)
         self.out.clear()
 
@@ -188,7 +189,7 @@ class _Writer:
                         first = next(s for s in samples if s[0] == key)
                         rows.append((self._time(first[2]), {"index": self.kept[key], "seq": seq, "segment": segment}))
                         rows[-1][1].update(stream=name, hole=self.holes[key])
-                self.last[key] = (after, now)
+                self.last[key] = (max(after, 0), max(now, 0))  # -1: nothing has come yet
             for e in mine:
                 index = e["index"] - self.lost[key]
                 rows.append((e["t"], {**e, "index": index, "hole": self.holes[key]}))
