@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from rheobase.stream.block import Array, Block, Spec
-from rheobase.stream.fuse import Loop
+from rheobase.stream.fuse import Loop, reach
 from rheobase.stream.node import Kernel, Node, Sink, Source, kernel
 
 Samples = Callable[[np.random.Generator, int, Spec], Array]
@@ -215,6 +215,16 @@ def resumes_from_a_checkpoint(case: Case) -> None:
     assert second.run(rest) == expected, "another output after its state was put into a new one"
 
 
+def is_compiled_once(case: Case) -> None:
+    """Started again, in this process or another, it is the loop that was compiled before."""
+    first, again = case.alone(), case.alone()
+    assert first.loop and again.loop
+    assert first.loop.run is again.loop.run, "is compiled again when it is started again"
+    assert isinstance(first.node, Kernel)
+    placed = [text for text in reach(first.node.step, set()) if " at 0x" in text]  # the repr of some object
+    assert not placed, f"is compiled again in every process: step reaches {placed[0]}"
+
+
 def is_the_same_fused(case: Case) -> None:
     """Between two other kernels in one loop, where its output is never stored, it gives what it gives alone."""
     [x] = case.inputs()
@@ -276,7 +286,12 @@ CHECKS: list[Callable[[Case], None]] = [
 ]
 """What every node is held to."""
 
-KERNEL_CHECKS: list[Callable[[Case], None]] = [allocates_nothing, resumes_from_a_checkpoint, is_the_same_fused]
+KERNEL_CHECKS: list[Callable[[Case], None]] = [
+    allocates_nothing,
+    is_compiled_once,
+    resumes_from_a_checkpoint,
+    is_the_same_fused,
+]
 """What kernels are held to besides."""
 
 

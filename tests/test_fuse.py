@@ -197,9 +197,9 @@ def test_a_changed_helper_is_another_loop() -> None:
 
     results = [apply(made(f)(), np.ones((1, 1))).data[0, 0] for f in (2.0, 3.0, 2.0)]
     assert results == [2.0, 3.0, 2.0]
-    texts = ["|".join(fuse._reach(made(f).step, set())) for f in (2.0, 3.0)]
+    texts = ["|".join(fuse.reach(made(f).step, set())) for f in (2.0, 3.0)]
     assert texts[0] != texts[1]
-    assert texts[0] == "|".join(fuse._reach(made(2.0).step, set()))
+    assert texts[0] == "|".join(fuse.reach(made(2.0).step, set()))
 
 
 SEEN = """
