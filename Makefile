@@ -12,7 +12,7 @@ BOUNDS := NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/bounds RHEOBASE_CA
 PLAIN := NUMBA_DISABLE_JIT=1 RHEOBASE_CACHE=$(CURDIR)/build/plain
 
 # Two tests at a time; those that meet streams, sockets or processes stay one after the other (tests/conftest.py).
-TWO := -n 2 --dist loadgroup
+TWO := -n 2
 
 .PHONY: help demo test cover bounds check bench clean
 

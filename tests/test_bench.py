@@ -28,7 +28,9 @@ needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="the floors a
 @pytest.mark.slow
 def test_every_bench_gives_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bench.json"
-    assert main(["bench", "--scale", str(TINY), "--json", str(file)]) == 0
+    code = main(["bench", "--scale", str(TINY), "--json", str(file)])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
     said = json.loads(file.read_text())
     assert said["machine"]["cpu"] and said["machine"]["numba"]
     assert list(said["benches"]) == list(BENCHES)
@@ -41,7 +43,7 @@ def test_every_bench_gives_figures(tmp_path: Path, capsys: pytest.CaptureFixture
     judged = [r["what"] for r in rows if r["goal"] is not None]
     for word in ("a node a sample", "from Python", "Kalman, d=4", "Kalman, d=6", "DKF, d=4", "p50", "p99", "late by"):
         assert any(word in what for what in judged), word
-    assert "a node a sample" in capsys.readouterr().out
+    assert "a node a sample" in shown.out
 
 
 @needs_gcc

@@ -210,7 +210,7 @@ def test_a_calibration_by_lsl_and_its_replay(tmp_path: Path) -> None:
     assert np.all(np.diff([opened, *rows]) > 0)
     assert load_model(tmp_path / "models" / "cursor.npz")[1]["rows"] >= rows[-1]
     assert (tmp_path / "models" / "z.npz").exists()
-    command = [sys.executable, "-m", "rheobase.stream", "replay", str(driven)]
+    command = [sys.executable, "-m", "rheobase.stream", "replay", str(driven), "--speed", "max"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "live is replay: all decoded samples are byte-identical" in " ".join(done.stdout.split())

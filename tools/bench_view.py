@@ -118,7 +118,7 @@ def frames(seconds: float, size: tuple[int, int], profile: bool = False) -> tupl
     begin, cpu = time.perf_counter(), time.thread_time()
     if profile:
         profiler.enable()
-    while time.perf_counter() - begin < seconds:
+    while not took or time.perf_counter() - begin < seconds:
         took.append(painted(view, window))
     profiler.disable()
     each = (time.thread_time() - cpu) / len(took)
