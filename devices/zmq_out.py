@@ -59,10 +59,12 @@ class ZmqOut(Outlet):
         self.sender.send(x)
 
     def shut(self) -> None:
+        # a reader that is there, but behind, is to hear the last word, which may be what is safe
+        patience = max(self.patience, 1.0) if self.sender.heard else self.patience
         if self.ends:
-            self.sender.end(self.patience)
+            self.sender.end(patience)
         else:
-            self.sender.flush(self.patience)
-        self.sender.close(linger=self.patience)
+            self.sender.flush(patience)
+        self.sender.close(linger=patience)
         if self.door:
             self.door.close()

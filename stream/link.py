@@ -190,7 +190,7 @@ class Sender:
     Counts `sent` samples, `lost` ones (a block edge whose reader is gone), `missing` ones (that were not there to be
     sent: the reader sees a gap that is not the edge's), `waits` of a block edge, and `dropped` samples that an edge
     that never waits let go here.
-    Waits up to `wait` s for its reader, so that the spec is there before the first sample.
+    Waits up to `wait` s for its reader, so that the spec is there before the first sample. `heard`: one has come.
     """
 
     sent, lost, missing, waits, _next, dropped = map(Slot, range(6))
@@ -213,6 +213,7 @@ class Sender:
         self.counts = counts() if kept is None else kept
         self._give_up = give_up
         self._late: deque[bytes] = deque(maxlen=keep or 1)
+        self.heard = False
         self._socket: zmq.Socket[bytes] = context_of(door).socket(zmq.PUSH)
         self._socket.set(zmq.MAXMSGSIZE, 4096)  # handshakes are all that it hears
         if door:
@@ -279,6 +280,7 @@ class Sender:
             try:
                 self._socket.send(self._late[0], zmq.DONTWAIT)
                 self._late.popleft()
+                self.heard = True
             except zmq.Again:
                 left = until - clock.now()
                 if left <= 0 or self._give_up():

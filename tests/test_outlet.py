@@ -79,6 +79,29 @@ def test_silence_is_held_then_safe_and_samples_take_over_again(tmp_path: Path) -
     assert node.health["safe"] == 2
 
 
+def test_a_reader_that_is_behind_at_the_end_hears_what_is_safe(tmp_path: Path) -> None:
+    node = ZmqOut(address=f"ipc://{tmp_path}/o", hold=0.0, safe=0.0, keep=8)
+    node.start(SPEC)
+    receiver, got = Receiver(node.address), []
+    receiver.wait_spec(10)
+    for k in range(20_000):  # more than lies on the way
+        node.take(0, block(k))
+
+    def late() -> None:
+        time.sleep(0.6)
+        while not receiver.ended:
+            if (b := receiver.receive(0.05)) is not None:
+                got.append(b.data[0].tolist())
+
+    reader = threading.Thread(target=late, daemon=True)
+    reader.start()
+    node.stop()
+    reader.join(10)
+    assert got[-1] == [0, 0]
+    assert 0 < node.health["untaken"] < 20_000
+    assert len(got) + node.health["untaken"] >= 20_001
+
+
 def test_without_safe_nothing_is_made_up(tmp_path: Path) -> None:
     node = ZmqOut(address=f"ipc://{tmp_path}/o", hold=0.0)
     node.start(SPEC)
