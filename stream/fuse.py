@@ -396,19 +396,22 @@ def _compile(source: str, names: dict[str, Any]) -> Callable[..., None]:
     reached = (f"{w}={'|'.join(reach(names[w], set()))}" for w in sorted(names))
     parts = [options, Path(__file__).read_text(), source, *reached]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-    if numba.config.DISABLE_JIT:
-        space: dict[str, Any] = dict(names)
-        exec(compile(source, f"<loop {digest}>", "exec"), space)  # noqa: S102 our own source
-
-        def plain(*given: Any) -> None:
-            with np.errstate(all="ignore"):  # compiled code does not warn of NaN and Inf either
-                space["loop"](*given)
-
-        return plain
     word = f"rheobase_loop_{digest}"
     if word in sys.modules:
         known: Callable[..., None] = sys.modules[word].compiled
         return known
+    if numba.config.DISABLE_JIT:
+        plainly = types.ModuleType(word)
+        vars(plainly).update(names)
+        exec(compile(source, f"<loop {digest}>", "exec"), vars(plainly))  # noqa: S102 our own source
+
+        def plain(*given: Any) -> None:
+            with np.errstate(all="ignore"):  # compiled code does not warn of NaN and Inf either
+                plainly.loop(*given)
+
+        plainly.compiled = plain  # type: ignore[attr-defined]
+        sys.modules[word] = plainly
+        return plain
     path = cache_folder() / f"{word}.py"
     if not path.exists():
         _forget_old(path.parent)
