@@ -32,8 +32,8 @@ WIDE = 3.0
 """Standard deviation of a prior of all weights about 0, on top of all others."""
 ROWS = 4096
 """Samples worked on at a time: they stay in a core's cache."""
-MANY = 12
-"""Features, from which on the products of all pairs of them take too much room."""
+PRODUCTS = 1 << 20
+"""Products of pairs of features worked on at a time."""
 HALVINGS = 12
 """How often a Fisher step is made shorter where it went too far."""
 VARIANCES = 1.0
@@ -167,20 +167,26 @@ def curvature(X: Array, H: Array, g: Array, W: Array, v: Array, law: int) -> tup
     """Of sum_t g_t log p(x_t | W' h_t): its gradient (M, N), and the Fisher information (N, M, M) of each neuron."""
     there = known(X, law)
     M, N = W.shape
-    G, J = np.zeros((M, N)), np.zeros((N, M, M))
+    G, (i, j) = np.zeros((M, N)), np.triu_indices(M)
+    pairs = np.zeros((N, len(i)))
     for rows in chunks(len(X)):
         h, weight = H[rows], g[rows, None] * there[rows]
         U = few(h) @ W
         f = means(U, law)
         up, information = gradients(np.where(there[rows], X[rows], 0.0), f, slopes(U, f, law), v, law)
         G += h.T @ (weight * up)
-        information = weight * information
-        if M < MANY:  # one product for all neurons
-            J += (information.T @ (h[:, :, None] * h[:, None, :]).reshape(len(h), -1)).reshape(N, M, M)
-        else:
-            for n in range(N):
-                J[n] += (h * information[:, n, None]).T @ h
+        information, size = weight * information, max(64, PRODUCTS // len(i))
+        for a in range(0, len(h), size):
+            pairs += information[a : a + size].T @ products(h[a : a + size]).T
+    J = np.empty((N, M, M))
+    J[:, i, j] = J[:, j, i] = pairs
     return G, J
+
+
+def products(h: Array) -> F:
+    """h_i h_j of all i <= j, i by i: (M (M + 1) / 2, T)."""
+    columns = np.ascontiguousarray(h.T)
+    return np.concatenate([columns[i] * columns[i:] for i in range(len(columns))])
 
 
 def scored(X: Array, H: Array, g: Array, W: Array, v: Array, law: int, centre: Array, precision: Array) -> F:

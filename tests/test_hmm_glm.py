@@ -369,3 +369,19 @@ def test_the_network_of_the_paper_is_found() -> None:
     Y = node.predict(X[4:].reshape(-1, 20), segment=np.repeat([0, 1], 2500))
     late = Y[:, order].argmax(axis=1).reshape(2, 2500)[:, 10:]
     assert (late == z[4:, :-10]).mean() > 0.97
+
+
+@pytest.mark.parametrize("M", [1, 3, 70])
+@pytest.mark.parametrize("law", range(len(_glm.LAWS)))
+def test_fisher_information_is_the_sum_over_samples(M: int, law: int) -> None:
+    rng = np.random.default_rng(M)
+    T, N = _glm.ROWS + 700, 2
+    H, g = np.hstack([rng.standard_normal((T, M - 1)), np.ones((T, 1))]), rng.random(T)
+    X, W, v = rng.integers(0, 2, (T, N)).astype(float), 0.1 * rng.standard_normal((M, N)), np.array([0.5, 2.0])
+    X[rng.random((T, N)) < 0.1] = np.nan
+    G, J = _glm.curvature(X, H, g, W, v, law)
+    f = _glm.means(H @ W, law)
+    up, weight = _glm.gradients(np.nan_to_num(X), f, _glm.slopes(H @ W, f, law), v, law)
+    there = g[:, None] * np.isfinite(X)
+    np.testing.assert_allclose(G, np.einsum("tm,tn->mn", H, there * up), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(J, np.einsum("tn,ti,tj->nij", there * weight, H, H, optimize=True), rtol=1e-9, atol=1e-9)
