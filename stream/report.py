@@ -225,7 +225,7 @@ class Status:
         rates = [f"{k} {(n - old.get(k, 0)) / max(now - since, 1e-9):.0f}/s" for k, n in samples.items()]
         self.before = now, samples
         ages = report.ages
-        parts = [f"{report.lasted:6.1f} s", "  ".join(rates)]
+        parts = [f"{report.lasted:6.1f} s", "  ".join(rates) or "no sample yet"]
         if ages:
             p50, p99 = (max(a[k] for a in ages.values()) * 1e3 for k in ("p50", "p99"))
             parts.append(f"age p50 {p50:.1f} p99 {p99:.1f} ms")
