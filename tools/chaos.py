@@ -163,6 +163,7 @@ def kill_once(folder: Path, label: str, rng: random.Random) -> dict[str, Any]:
     graph = json.loads(json.dumps(GRAPH))
     address = f"ipc://{folder}/out"
     graph["nodes"]["out"]["address"] = address
+    graph["processes"] = {"view": {"restart": 0}}  # a window that dies ends no run unless told to
     listener = Listener(address)
     process = command(folder, graph)
     wrong: list[str] = []
