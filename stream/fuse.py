@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dis
 import enum
+import functools
 import hashlib
 import importlib.util
 import os
@@ -511,9 +512,10 @@ def _named(words: Sequence[str], inner: Sequence[str], space: Mapping[str, Any])
                 yield from _named(rest, rest, vars(found))
 
 
-def _globals(code: types.CodeType) -> Iterator[str]:
+@functools.cache  # looking through a loop's code takes ms, and it is started again and again
+def _globals(code: types.CodeType) -> tuple[str, ...]:
     """No attributes: `params.limit` has nothing to do with a function `limit` beside it, nor with what that reaches."""
-    return (i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    return tuple(i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
