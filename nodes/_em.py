@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from rheobase.nodes import _glm, _hmm
 from rheobase.stream.block import Array
@@ -146,11 +145,6 @@ def improved(data: Data, m: Model, gamma: Array, xi: Array, prior: Prior, law: i
     return Model(W, variances(data, gamma, W, law), transitions(xi), m.p0)
 
 
-alone = threadpool_limits.wrap(limits=1, user_api="blas")
-"""The products here are small: threads of BLAS would mostly wait for one another, and starts have a thread each."""
-
-
-@alone  # type: ignore[untyped-decorator]
 def em(
     data: Data, m: Model, prior: Prior, law: int, iterations: int, told: Told | None = None, word: str = "fit"
 ) -> tuple[Model, list[float]]:
@@ -198,7 +192,6 @@ def stretches(data: Data) -> Data:
     return data.part(rows)._replace(segment=data.segment[rows] * n + np.repeat(np.arange(n), STRETCH))
 
 
-@alone  # type: ignore[untyped-decorator]
 def learnt(
     data: Data, S: int, prior: Prior, law: int, iterations: int, restarts: int, seed: int, told: Told | None = None
 ) -> tuple[Model, list[float]]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from rheobase.nodes import _em, _glm, _hmm, _onehot
 from rheobase.nodes._adapt import Adapting, Forgetting, adapting, clear, forgetting, learn_from, take_over
@@ -160,7 +161,9 @@ class HmmGlm(Decoder):
 
     def fit(self, X: ArrayLike, Z: ArrayLike | None = None, **more: Any) -> Self:
         """Learn from X (T, n) alone; the rest is as in `Decoder.fit`."""
-        return super().fit(X, np.zeros((len(np.asarray(X)), 1)), **more)
+        # the products are small: threads of BLAS would mostly wait for one another, and starts have a thread each
+        with threadpool_limits(1, "blas"):
+            return super().fit(X, np.zeros((len(np.asarray(X)), 1)), **more)
 
     def hold(self, arrays: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Self:
         return super().hold(arrays, inputs, spec_header(Spec(rate=0, channels=numbered("p", len(arrays["Pi"])))))
