@@ -135,7 +135,7 @@ class _Writer:
                     continue
                 self.kept[key] = self.lost[key] = self.holes[key] = 0
                 self.last[key] = (0, 0)
-            if tag == SAMPLES and self.own and part.check is None:
+            if tag == SAMPLES and part.check is None and self.own:
                 continue  # ours have a checksum, so it is damaged
             if tag == SAMPLES and key in self.heads:
                 n, first = length(self.raw, content + 4)
