@@ -38,6 +38,8 @@ NOTHING = 1e-8
 """A state less likely than this has no share in a sample."""
 ENOUGH = 1e-5
 """nats a sample: an iteration that brings less is the last."""
+ALIKE = 0.5
+"""Share of the samples of a state that must still be its, for their information to serve again."""
 ROUND = 1e-3
 """Width within which the penalty l1 |w| is rounded."""
 
@@ -132,16 +134,21 @@ def transitions(xi: Array) -> F:
     return np.asarray(Pi / Pi.sum(axis=1, keepdims=True))
 
 
-def improved(data: Data, m: Model, gamma: Array, xi: Array, prior: Prior, law: int, steps: int = 1) -> Model:
-    """The M step: transitions as they were, and Fisher steps of each state's weights."""
-    W = m.W.copy()
-    for _ in range(steps):
-        W0 = shared(W[:, :-1])
-        for s in range(len(W)):
-            rows = np.flatnonzero(gamma[:, s] > NOTHING)
-            W[s] = _glm.scored(
-                data.X[rows], data.H[rows], gamma[rows, s], W[s], m.V[s], law, *pull(W[s], prior, W0)
-            )  # fmt: skip
+def improved(
+    data: Data, m: Model, gamma: Array, xi: Array, prior: Prior, law: int, kept: dict[int, tuple[F, float]]
+) -> Model:
+    """The M step: transitions as they were, and a Fisher step of each state's weights. kept: of states, the information
+    of an earlier step, which is most of the work, and the samples that it was of; is taken again from as many.
+    """
+    W, W0 = m.W.copy(), shared(m.W[:, :-1])
+    for s in range(len(W)):
+        rows = np.flatnonzero(gamma[:, s] > NOTHING)
+        seen = data.X[rows], data.H[rows], gamma[rows, s], W[s], m.V[s], law
+        n = float(seen[2].sum())
+        if not (s in kept and ALIKE * kept[s][1] < n < kept[s][1] / ALIKE):
+            kept[s] = _glm.information(*seen), n
+        J, then = kept[s]
+        W[s] = _glm.scored(*seen, *pull(W[s], prior, W0), J * (n / then) if n != then else J)
     return Model(W, variances(data, gamma, W, law), transitions(xi), m.p0)
 
 
@@ -152,6 +159,7 @@ def em(
     at the end.
     """
     trace: list[float] = []
+    kept: dict[int, tuple[F, float]] = {}
     while True:
         known = m.posterior(data, law)
         trace.append(known.likelihood + log_prior(m, prior))
@@ -160,7 +168,9 @@ def em(
         small = len(trace) > 1 and trace[-1] - trace[-2] < ENOUGH * len(data.X)
         if small or len(trace) > iterations:
             return m, trace
-        m = improved(data, m, known.gamma, known.xi, prior, law)
+        if len(trace) & (len(trace) - 1) == 0:  # the later, the less it changes: at 1, 2, 4, 8 ...
+            kept.clear()
+        m = improved(data, m, known.gamma, known.xi, prior, law, kept)
 
 
 def one_state(data: Data, prior: Prior, law: int) -> Model:
@@ -169,7 +179,9 @@ def one_state(data: Data, prior: Prior, law: int) -> Model:
     W = np.vstack([np.zeros((data.H.shape[1] - 1, N)), prior.b0])[None]
     flat = np.ones((len(data.X), 1))
     m = Model(W, variances(data, flat, W, law), np.ones((1, 1)), np.ones(1))
-    return improved(data, m, flat, np.ones((1, 1)), prior._replace(sd=np.inf), law, steps=5)
+    for _ in range(5):
+        m = improved(data, m, flat, np.ones((1, 1)), prior._replace(sd=np.inf), law, {})
+    return m
 
 
 def noisy(glm: Model, data: Data, S: int, rng: np.random.Generator) -> Model:

@@ -163,24 +163,33 @@ def gradients(x: Array, f: Array, d: Array, v: Array, law: int) -> tuple[F, F]:
     return np.asarray((x / (f + LEAST) - 1) * d), np.asarray(d * d / (f + LEAST))
 
 
-def curvature(X: Array, H: Array, g: Array, W: Array, v: Array, law: int) -> tuple[F, F]:
-    """Of sum_t g_t log p(x_t | W' h_t): its gradient (M, N), and the Fisher information (N, M, M) of each neuron."""
+def uphill(X: Array, H: Array, g: Array, W: Array, v: Array, law: int) -> F:
+    """The gradient (M, N) of sum_t g_t log p(x_t | W' h_t)."""
+    there, G = known(X, law), np.zeros(W.shape)
+    for rows in chunks(len(X)):
+        U = few(H[rows]) @ W
+        f = means(U, law)
+        up, _ = gradients(np.where(there[rows], X[rows], 0.0), f, slopes(U, f, law), v, law)
+        G += H[rows].T @ (g[rows, None] * there[rows] * up)
+    return G
+
+
+def information(X: Array, H: Array, g: Array, W: Array, v: Array, law: int) -> F:
+    """Of the same sum, the Fisher information (N, M, M) of each neuron."""
     there = known(X, law)
     M, N = W.shape
-    G, (i, j) = np.zeros((M, N)), np.triu_indices(M)
+    i, j = np.triu_indices(M)
     pairs = np.zeros((N, len(i)))
     for rows in chunks(len(X)):
-        h, weight = H[rows], g[rows, None] * there[rows]
-        U = few(h) @ W
+        h, U = H[rows], few(H[rows]) @ W
         f = means(U, law)
-        up, information = gradients(np.where(there[rows], X[rows], 0.0), f, slopes(U, f, law), v, law)
-        G += h.T @ (weight * up)
-        information, size = weight * information, max(64, PRODUCTS // len(i))
+        each = g[rows, None] * there[rows] * gradients(f, f, slopes(U, f, law), v, law)[1]
+        size = max(64, PRODUCTS // len(i))
         for a in range(0, len(h), size):
-            pairs += information[a : a + size].T @ products(h[a : a + size]).T
+            pairs += each[a : a + size].T @ products(h[a : a + size]).T
     J = np.empty((N, M, M))
     J[:, i, j] = J[:, j, i] = pairs
-    return G, J
+    return J
 
 
 def products(h: Array) -> F:
@@ -189,12 +198,13 @@ def products(h: Array) -> F:
     return np.concatenate([columns[i] * columns[i:] for i in range(len(columns))])
 
 
-def scored(X: Array, H: Array, g: Array, W: Array, v: Array, law: int, centre: Array, precision: Array) -> F:
+def scored(X: Array, H: Array, g: Array, W: Array, v: Array, law: int, centre: Array, precision: Array, J: Array) -> F:
     """One Fisher-scoring step of the weights W (M, N) of a state from rows of weight g (T,): never downhill in
 
         sum_t g_t log p(x_t | W' h_t) - 1/2 sum precision (W - centre)^2
 
-    of each neuron, for a step that goes too far is halved. centre, precision: (M, N).
+    of each neuron, for a step that goes too far is halved. centre, precision: (M, N). J (N, M, M): the Fisher
+    information, of other weights too: a step by it is shorter or longer, and uphill still.
     """
     there = known(X, law)
     x, weight = np.where(there, X, 0.0), g[:, None] * there
@@ -206,9 +216,8 @@ def scored(X: Array, H: Array, g: Array, W: Array, v: Array, law: int, centre: A
             found += (weight[rows] * log_density(x[rows], means(few(H[rows]) @ w, law), v, law)).sum(axis=0)
         return np.asarray(found)
 
-    G, J = curvature(X, H, g, W, v, law)
-    G -= precision * (W - centre)
-    J[:, np.arange(M), np.arange(M)] += precision.T
+    G = uphill(X, H, g, W, v, law) - precision * (W - centre)
+    J = J + precision.T[:, :, None] * np.eye(M)
     step, was, size = np.linalg.solve(J, G.T[..., None])[..., 0].T, score(W), np.ones(N)
     for _ in range(HALVINGS):
         fresh = W + size * step

@@ -72,8 +72,9 @@ class Quadratic:
         self.J, self.lin = np.zeros((S, N, M, M)), np.zeros((S, N, M))
         for s in range(S):
             near = np.flatnonzero(gamma[:, s] > _em.NOTHING)
-            up, self.J[s] = _glm.curvature(data.X[near], data.H[near], gamma[near, s], m.W[s], m.V[s], law)
-            self.lin[s] = up.T + np.einsum("nij,jn->ni", self.J[s], m.W[s])
+            at = data.X[near], data.H[near], gamma[near, s], m.W[s], m.V[s], law
+            self.J[s] = _glm.information(*at)
+            self.lin[s] = _glm.uphill(*at).T + np.einsum("nij,jn->ni", self.J[s], m.W[s])
         self.J[:, :, -1, -1] += _glm.BIAS_SD**-2
         self.lin[:, :, -1] += prior.b0 * _glm.BIAS_SD**-2
 

@@ -215,7 +215,7 @@ def test_a_silent_neuron_and_a_state_without_mass_stay_finite() -> None:
     gamma = np.zeros((200, 4))
     gamma[:, 0] = 1
     W0 = m.W[:, :-1].mean(axis=0)
-    m = _em.improved(data, m, gamma, np.zeros((4, 4)), prior, node.law)
+    m = _em.improved(data, m, gamma, np.zeros((4, 4)), prior, node.law, {})
     np.testing.assert_allclose(m.W[3, :-1], W0 / (1 + (1 / 3) ** 2 / _glm.WIDE**2), atol=1e-9)
     np.testing.assert_allclose(m.Pi, 0.25)
 
@@ -379,7 +379,7 @@ def test_fisher_information_is_the_sum_over_samples(M: int, law: int) -> None:
     H, g = np.hstack([rng.standard_normal((T, M - 1)), np.ones((T, 1))]), rng.random(T)
     X, W, v = rng.integers(0, 2, (T, N)).astype(float), 0.1 * rng.standard_normal((M, N)), np.array([0.5, 2.0])
     X[rng.random((T, N)) < 0.1] = np.nan
-    G, J = _glm.curvature(X, H, g, W, v, law)
+    G, J = _glm.uphill(X, H, g, W, v, law), _glm.information(X, H, g, W, v, law)
     f = _glm.means(H @ W, law)
     up, weight = _glm.gradients(np.nan_to_num(X), f, _glm.slopes(H @ W, f, law), v, law)
     there = g[:, None] * np.isfinite(X)
