@@ -158,7 +158,7 @@ class Children:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the parent, which tells the children
+            process_group=0,  # Ctrl-C is for the parent, which tells the children
             env=env,
         )
         theirs.close()
