@@ -43,7 +43,7 @@ class Edge:
     """What a node listens to, and what happens on the way when the two live in different processes.
 
     policy: "block", "latest" or "drop_oldest: n" (see link.py); keep is that n.
-    edge: "shm" (shared memory of one host), "zmq", or "" for what the other edges of that process are, else ZeroMQ.
+    edge: "shm" (shared memory of one host), "zmq", or "" for shared memory where that process can read it.
     """
 
     source: str

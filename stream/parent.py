@@ -439,8 +439,8 @@ class Children:
 def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
     """Every edge between two processes.
 
-    A process reads all its edges from shared memory where one of them asks for it (`edge: shm`), and can where none of
-    them drops or asks for `edge: zmq`; else all by ZeroMQ, for it can wait for one kind only.
+    A process reads all its edges from shared memory where none of them drops or asks for `edge: zmq`; else all by
+    ZeroMQ, for it can wait for one kind only.
     """
     found: list[dict[str, Any]] = []
     for name, place in graph.places.items():
@@ -460,11 +460,11 @@ def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
                         "edge": edge.edge,
                     }
                 )
-    rings = {e["to"] for e in found if e["edge"] == "shm"}
     sockets = {e["to"] for e in found if e["policy"] != "block" or e["edge"] == "zmq"}
+    shared = able()
     for e in found:
         if e["to"] in sockets and e["edge"] == "shm":
             why = "its policy drops" if e["policy"] != "block" else "another edge to that process cannot be one"
             raise StreamError(f"node {e['target']!r}: in: edge: shm cannot be: {why}")
-        e["ring"] = e["to"] in rings and able()
+        e["ring"] = e["to"] not in sockets and shared
     return found

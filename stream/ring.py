@@ -55,8 +55,17 @@ if sys.platform == "linux":
 
 
 def able() -> bool:
-    """Whether rings work on this machine."""
-    return sys.platform == "linux" and platform.machine() == "x86_64"
+    """Whether rings work on this machine, and may be as large as they are (`ulimit -f` holds for memory, too)."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    file = os.memfd_create("rheo")
+    try:
+        os.ftruncate(file, _FIRST + SIZE)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 class Word:

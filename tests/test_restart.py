@@ -34,8 +34,14 @@ nodes:
 """
 
 
-def graph(options: str, how: str, n: int = 6000) -> Graph:
-    return parse(GRAPH.format(options=options, how=how, n=n))
+either = pytest.mark.parametrize("edge", ["shm", "zmq"])
+
+
+def graph(options: str, how: str, n: int = 6000, edge: str = "") -> Graph:
+    text = GRAPH.format(options=options, how=how, n=n)
+    for name in ("src", "stop") if edge else ():
+        text = text.replace(f"in: {name}", f"in: {{from: {name}, edge: {edge}}}")
+    return parse(text)
 
 
 def rows(report: Report) -> dict[str, dict[str, Any]]:
@@ -43,6 +49,7 @@ def rows(report: Report) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@either
 @pytest.mark.parametrize(
     ("how", "options", "why"),
     [
@@ -55,8 +62,10 @@ def rows(report: Report) -> dict[str, dict[str, Any]]:
         ),
     ],
 )
-def test_a_process_is_started_again_from_its_checkpoint(tmp_path: Path, how: str, options: str, why: str) -> None:
-    report = run(graph(options, how), tmp_path)
+def test_a_process_is_started_again_from_its_checkpoint(
+    tmp_path: Path, how: str, options: str, why: str, edge: str
+) -> None:
+    report = run(graph(options, how, edge=edge), tmp_path)
     [again] = report.restarts
     assert re.search(why, again["why"])
     assert (again["process"], again["node"], again["seq"]) == ("main", "stop", 1500)
@@ -90,9 +99,10 @@ def test_who_dies_too_often_ends_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_dead_process_had_counted_is_known(tmp_path: Path) -> None:
+@either
+def test_what_a_dead_process_had_counted_is_known(tmp_path: Path, edge: str) -> None:
     with pytest.raises(StreamError, match="SIGKILL"):
-        run(graph("{}", "attempts: 1"), tmp_path)
+        run(graph("{}", "attempts: 1", edge=edge), tmp_path)
     said = json.loads((tmp_path / "tables.json").read_text())
     [out] = [r for r in said["losses"] if r["edge"] == "stop -> keep"]
     assert out["sent"] == 1500

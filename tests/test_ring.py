@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -206,6 +207,18 @@ def test_noise_in_a_ring_is_an_error_with_the_name_of_the_edge(tmp_path: Path) -
     with pytest.raises(StreamError, match=r"edge shm://.*/e: a message of 1152921504606846976 bytes"):
         receiver.receive(1)
     assert pack_spec(SPEC)
+
+
+def test_where_no_ring_fits_edges_go_by_zeromq(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        assert not able()
+        report = run(parse(TEXT.format(edge="''")), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert report.ok and report.samples["two"] == 3000
+    assert able()
 
 
 TEXT = """
