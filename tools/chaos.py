@@ -111,13 +111,16 @@ class Listener:
         return float("nan") if first is None else first - since
 
 
-def command(folder: Path, graph: dict[str, Any], *more: str) -> subprocess.Popen[str]:
-    """A run of a graph, in a process group of its own, every process marked by its environment."""
+def command(folder: Path, graph: dict[str, Any], *more: str, inside: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A run of a graph, in a process group of its own, every process marked by its environment. inside: the command
+    that runs it.
+    """
     (folder / "g.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
     (folder / "tmp").mkdir()  # what other runs of this machine leave lying is no concern of ours
     env = {**os.environ, "RHEO_CHAOS": str(folder), "QT_QPA_PLATFORM": "offscreen", "TMPDIR": str(folder / "tmp")}
     return subprocess.Popen(
         [
+            *inside,
             sys.executable,
             "-m",
             "rheobase.stream",

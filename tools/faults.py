@@ -1,6 +1,6 @@
 """What else goes wrong in a lab, on purpose, to a whole run: each is said, and nothing recorded is lost.
 
-    python -m rheobase.tools.faults [--only full,read-only,suspended,strangers,backwards,changed] [--times 1]
+    python -m rheobase.tools.faults [--only full,read-only,suspended,strangers,backwards,changed,cut] [--times 1]
 
 full       the disk is full (a file size limit): the message says how much is safe, and that much is read again
 read-only  the run directory cannot be written (a mount, for root; else its mode)
@@ -8,6 +8,8 @@ suspended  every process is stopped for 10 s and goes on: nothing is lost, nobod
 strangers  peers without keys, with wrong ones, and a flood of connections: refused and counted, the reader gets all
 backwards  an LSL outlet's clock goes back 5 s, and later on 5 s: a segment each, no sample lost or made up
 changed    an LSL outlet comes back with another number of channels: the run ends and says so
+cut        the network to an LSL outlet is gone for 5 s (network namespaces, for root): said within 1 s, live again,
+           every sample once and in order, or missing with a segment of its own
 
 Each line says what was seen; exit code 1 where something was not as it must be.
 """
@@ -20,6 +22,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ import numpy as np
 import rich.console
 import rich.table
 import zmq
+from numpy.typing import NDArray
 
 from rheobase.devices.replay import Replay
 from rheobase.stream.block import StreamError
@@ -53,6 +57,8 @@ SMALL: dict[str, Any] = {
 }
 AWAY = 10.0
 """s for which a machine is suspended."""
+CUT = 5.0
+"""s for which a network is."""
 
 Seen = tuple[str, list[str]]
 """What was seen, and what of it was wrong."""
@@ -241,9 +247,17 @@ LSL: dict[str, Any] = {
 }
 
 
-def outlet(name: str, channels: int, *jumps: int) -> subprocess.Popen[bytes]:
+def outlet(name: str, channels: int, *jumps: int, inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """An LSL outlet whose value is its count; its stamps go back 5 s at the first of `jumps`, on at the second."""
-    return subprocess.Popen([sys.executable, "-c", OUTLET, name, str(channels), *map(str, jumps)])
+    return subprocess.Popen([*inside, sys.executable, "-c", OUTLET, name, str(channels), *map(str, jumps)])
+
+
+def received(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The values of its first channel as they are recorded, and their segments."""
+    node = Replay(file=str(folder / "run" / "recording.xdf"), stream="eeg")
+    node.start()
+    blocks = [b for b in node.blocks() if b is not None and len(b)]
+    return np.concatenate([b.data[:, 0] for b in blocks]), np.concatenate([np.full(len(b), b.segment) for b in blocks])
 
 
 def backwards(folder: Path) -> Seen:
@@ -257,12 +271,7 @@ def backwards(folder: Path) -> Seen:
         said = finish(process, folder, wrong)
     finally:
         stream.kill()
-    file = folder / "run" / "recording.xdf"
-    node = Replay(file=str(file), stream="eeg")
-    node.start()
-    blocks = [b for b in node.blocks() if b is not None and len(b)]
-    values = np.concatenate([b.data[:, 0] for b in blocks])
-    segment = np.concatenate([np.full(len(b), b.segment) for b in blocks])
+    values, segment = received(folder)
     if not (np.diff(values) == 1).all():
         wrong.append(f"{int((np.diff(values) != 1).sum())} samples are missing or made up")
     at = values[1:][np.diff(segment) != 0].astype(int).tolist()
@@ -301,6 +310,77 @@ def changed(folder: Path) -> Seen:
     return f"named after {took:.1f} s; {there} of {gave} samples recorded", wrong
 
 
+def cut(folder: Path) -> Seen:
+    """Two hosts, as the kernel sees it, and a cable between them that is pulled out and put in again."""
+    wrong: list[str] = []
+    if os.getuid() or not shutil.which("ip"):
+        return "not tried: needs root, and iproute2", wrong
+    here, there = (f"rheo{os.getpid()}{w}" for w in "ab")
+
+    def ip(*words: str) -> None:
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)  # noqa: S607
+        if done.returncode:
+            raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+    def state() -> str:
+        try:
+            return str(json.loads((folder / "run" / "live.json").read_text())["devices"]["eeg"]["state"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    graph = json.loads(json.dumps(LSL))
+    name = graph["nodes"]["eeg"]["stream"]["name"] = f"faults {os.getpid()} {folder.name}"
+    stream = None
+    try:
+        for host in (here, there):
+            ip("netns", "add", host)
+            ip("-n", host, "link", "set", "lo", "up")
+        ip("link", "add", "cable", "netns", here, "type", "veth", "peer", "name", "cable", "netns", there)
+        for k, host in enumerate((here, there), 1):
+            ip("-n", host, "addr", "add", f"10.77.0.{k}/24", "dev", "cable")
+            ip("-n", host, "link", "set", "cable", "up")
+            ip("-n", host, "route", "add", "default", "dev", "cable")
+        stream = outlet(name, 8, inside=["ip", "netns", "exec", there])
+        process = command(folder, graph, inside=["ip", "netns", "exec", here])
+        if not wait(lambda: grows(folder, 20_000) and state() == "live", BEGIN):
+            wrong.append("did not begin")
+        ip("-n", here, "link", "set", "cable", "down")
+        gone = now()
+        told = wait(lambda: "is stale" in (folder / "run" / "log.txt").read_text(), CUT)
+        noticed = now() - gone
+        if not told or noticed > 1:
+            wrong.append("was not said within 1 s")
+        time.sleep(max(0.0, gone + CUT - now()))
+        ip("-n", here, "link", "set", "cable", "up")
+        ip("-n", here, "route", "replace", "default", "dev", "cable")
+        healed = now()
+        if not wait(lambda: state() == "live", 60):
+            wrong.append(f"{state()} 60 s after the cable was put in")
+        back = now() - healed
+        time.sleep(3.0)
+        os.kill(next(p for p, label in marked(folder).items() if not label), signal.SIGINT)
+        said = finish(process, folder, wrong)
+    finally:
+        if stream:
+            stream.kill()
+            stream.wait()
+        for host in (here, there):
+            with contextlib.suppress(OSError):
+                ip("netns", "del", host)
+    if process.returncode:
+        wrong.append(f"exit code {process.returncode}: {said[-200:]}")
+    values, segment = received(folder)
+    step, new = np.diff(values), np.diff(segment) != 0
+    if (step < 1).any():
+        wrong.append(f"{int((step < 1).sum())} samples are made up or out of order")
+    if ((step > 1) != new).any():
+        wrong.append(f"{int((step > 1).sum())} gaps, {int(new.sum())} new segments")
+    return (
+        f"said after {noticed:.2f} s, live {back:.1f} s after it was mended; {len(values)} samples, "
+        f"{int(step.sum() - len(step))} missing, {1 + int(new.sum())} segments"
+    ), wrong
+
+
 FAULTS: dict[str, Callable[[Path], Seen]] = {
     "full": full,
     "read-only": read_only,
@@ -308,6 +388,7 @@ FAULTS: dict[str, Callable[[Path], Seen]] = {
     "strangers": strangers,
     "backwards": backwards,
     "changed": changed,
+    "cut": cut,
 }
 
 
