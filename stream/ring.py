@@ -11,6 +11,7 @@ Plain loads and stores, in the order in which they stand here, are enough where 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -27,6 +28,8 @@ SIZE = 1 << 26
 """Bytes of a ring. Pages that were never reached take no memory."""
 HOT = 1 << 18
 """Bytes after which a ring that is empty begins at its start again, so that it stays in the cache."""
+FAR = 1 << 22
+"""Bytes after which it also gives back the memory that it no longer needs."""
 MOST = 2 * HIGH_WATER
 """Messages that may wait, as many as ZeroMQ keeps at its two ends."""
 
@@ -117,7 +120,7 @@ class Ring:
     """One writer, one reader."""
 
     def __init__(self, path: str, bell: str) -> None:
-        memory = _mapped(path, _FIRST + SIZE)
+        self._memory = memory = _mapped(path, _FIRST + SIZE)
         self._slots = memoryview(memory)[:_FIRST].cast("q")
         self._bytes = memoryview(memory)[_FIRST:]
         self.size = len(self._bytes)
@@ -139,9 +142,13 @@ class Ring:
                 return False
             self._sleep(seen)
         head = slots[_HEAD]
-        if need and head % self.size > HOT and head == slots[_TAIL]:
+        at = head % self.size
+        if need and at > max(HOT, 2 * need) and head == slots[_TAIL]:  # what is left out is taken until it is passed
+            if at > FAR:
+                with contextlib.suppress(OSError):  # a file system that cannot
+                    self._memory.madvise(mmap.MADV_REMOVE, HOT)
             self._put(head, _AGAIN.to_bytes(8, "little", signed=True))
-            head += self.size - head % self.size
+            head += self.size - at
         for part in (length.to_bytes(8, "little"), *parts):
             done = self._write(head, part, stop)
             if done < 0:

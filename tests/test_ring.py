@@ -209,6 +209,19 @@ def test_noise_in_a_ring_is_an_error_with_the_name_of_the_edge(tmp_path: Path) -
     assert pack_spec(SPEC)
 
 
+def test_memory_that_a_late_reader_took_is_given_back(tmp_path: Path) -> None:
+    writer, reader = (Ring(f"{tmp_path}/r", f"{tmp_path}/b") for _ in range(2))
+    sent = [bytes([k]) * 300_000 for k in range(50)]
+    for m in sent:
+        assert writer.write((m,), lambda: True)
+    assert os.stat(tmp_path / "r").st_blocks * 512 > 2 * ring_module.FAR
+    assert [reader.read() for _ in sent] == sent
+    for m in sent:
+        assert writer.write((m,), lambda: True)
+        assert reader.read() == m
+    assert os.stat(tmp_path / "r").st_blocks * 512 < 2 * ring_module.HOT + 2 * len(sent[0])
+
+
 def test_where_no_ring_fits_edges_go_by_zeromq(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
