@@ -8,6 +8,9 @@ below one half: where more of one class is left out, less of it is learnt from, 
 
 Force: those of configs/force.yaml on two recordings of normal force, each learnt from and scored on the other, and on
 the halves of one of shear force.
+
+Beside them a `hiss` of two small levels (`HISS`: one try, nothing was chosen by these scores), of what the logistic
+regression or the ridge on a regular grid gets.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import dataclasses
 import importlib.resources
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import rich.console
@@ -25,6 +29,7 @@ import rich.table
 from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import Decoder
+from rheobase.nodes.hiss import HiSS
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import Graph, parse
 from rheobase.tools.fit import Gathered, aligned, gather
@@ -36,6 +41,9 @@ AT = (0.2, 2.5, 5.0, 7.5, 10.0)
 """s after the start of a sequence when it is looked at."""
 EVERY = 10
 """One sample in so many is learnt from: neighbours are alike."""
+HISS: dict[str, Any] = dict(
+    low={"type": "s4d", "width": 16}, high={"type": "s4d", "width": 16}, chunks=12, epochs=30, dropout=0.2
+)
 SHEAR = "data:eflesh/shear_force/20250416_200533_probe/"
 
 
@@ -53,16 +61,23 @@ def decoders(graph: Graph) -> dict[str, tuple[Decoder, str]]:
     }
 
 
-def sequences_apart(graph: Graph, folds: NDArray[np.int64]) -> Iterator[tuple[str, F, F]]:
-    """For each decoder of a graph: its name, what it says of each sequence (N, T), and the labels (N,), fitted without
-    the sequences of the same number in `folds` (N,)."""
+def all_of(graph: Graph, k: int, beside: str) -> dict[str, tuple[Decoder, str]]:
+    """Those, and a `hiss` of chunks of k samples of what the decoder `beside` gets."""
     found = decoders(graph)
+    return found | {"hiss": (HiSS(k=k, **HISS), found[beside][1])}
+
+
+def sequences_apart(
+    graph: Graph, folds: NDArray[np.int64], found: dict[str, tuple[Decoder, str]]
+) -> Iterator[tuple[str, F, F]]:
+    """For each of the decoders on a graph: its name, what it says of each sequence (N, T), and the labels (N,), fitted
+    without the sequences of the same number in `folds` (N,)."""
     truth = str(graph.options["eval"]["truth"])
     given = gather(graph, [*(source for _, source in found.values()), truth])
     for name, (node, source) in found.items():
         x, segment = given[source].data, given[source].segment
         z = given[truth].data
-        rows = np.arange(len(x)) % EVERY == EVERY - 1
+        rows = (np.arange(len(x)) % EVERY == EVERY - 1) | isinstance(node, HiSS)  # which learns by the stretch
         said = np.full(len(x), np.nan)
         for k in np.unique(folds):
             out = np.isin(segment, np.flatnonzero(folds == k))
@@ -75,11 +90,12 @@ def sequences_apart(graph: Graph, folds: NDArray[np.int64]) -> Iterator[tuple[st
 def slip(console: rich.console.Console) -> None:
     """Print how well the sequences are told apart."""
     graph, n = config("slip"), 92
+    found = all_of(graph, 3, "logistic")
     for what, folds in (("every tenth", np.arange(n) % 10), ("stretches of nine", np.arange(n) // 9)):
         table = rich.table.Table(title=f"slip, left out: {what}; AUC after so many s, accuracy at the end")
         for heading in ("decoder", *(f"{t:g}" for t in AT), "accuracy"):
             table.add_column(heading, justify="left" if heading == "decoder" else "right")
-        for name, said, label in sequences_apart(graph, folds):
+        for name, said, label in sequences_apart(graph, folds, found):
             # samples are counted as 30 a second
             scores = [auc(said[:, [round(30 * t) - 1]], label[:, None]) for t in AT]
             table.add_row(name, *(f"{s:.3f}" for s in scores), f"{accuracy(said[:, -1], label):.3f}")
@@ -115,7 +131,7 @@ def force(console: rich.console.Console) -> None:
         if word == "shear":
             graph.set(f"skin.file={SHEAR}sensor.csv.gz")
             graph.set(f"probe.file={SHEAR}states.csv.gz")
-        found = decoders(graph)
+        found = all_of(graph, 4, "ridge_grid")
         given = gather(graph, [*(source for _, source in found.values()), "force"])
         for name, (node, source) in found.items():
             each = across(given[source], given["force"], node)
