@@ -48,7 +48,7 @@ FRAME = 33
 """ms from one picture to the next, or more where painting takes long."""
 REST = 1.5
 """A frame begins no sooner than so many times the CPU time of the last one after it: two thirds of a core at most."""
-NICE = 15
+NICE = 5
 """Priority of the painting thread: what computes and what records go first."""
 ASK = "window.ask"
 """Name of a file in the run directory that asks for a window. It vanishes when that is opened."""

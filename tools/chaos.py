@@ -343,16 +343,21 @@ def soak(minutes: float, channels: int, rate: float) -> int:
         process = command(folder, graph, "--for", str(60 * minutes))
         use: dict[str, list[tuple[float, int, float]]] = {}
         ticks = os.sysconf("SC_CLK_TCK")
-        while process.poll() is None:
-            for pid, name in marked(folder).items():
-                try:
-                    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-                except OSError:
-                    continue
-                memory, cpu = int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), (int(fields[11]) + int(fields[12])) / ticks
-                use.setdefault(name or "runner", []).append((now(), memory, cpu))
-            time.sleep(min(1.0, 3 * minutes))
-        said = process.communicate()[0]
+        try:
+            while process.poll() is None:
+                for pid, name in marked(folder).items():
+                    try:
+                        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                    except OSError:
+                        continue
+                    memory = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+                    cpu = (int(fields[11]) + int(fields[12])) / ticks
+                    use.setdefault(name or "runner", []).append((now(), memory, cpu))
+                time.sleep(min(1.0, 3 * minutes))
+        finally:
+            if process.poll() is None:  # nobody waits any more
+                process.send_signal(signal.SIGINT)
+            said = process.communicate()[0]
         tables = json.loads((folder / "run" / "tables.json").read_text())
         size = (folder / "run" / "recording.xdf").stat().st_size
     OUT.print(said[-3000:], markup=False)
@@ -385,6 +390,7 @@ def main() -> int:
     sub.add_argument("--channels", type=int, default=256)
     sub.add_argument("--rate", type=float, default=1000.0)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was begun is ended
     if given.what == "kill":
         return kill(given.runs, given.seed, given.only or LABELS)
     if given.what == "outlet":
