@@ -24,6 +24,7 @@ from rheobase.stream import ring as ring_module
 from rheobase.stream.block import DTYPES, Block, Spec, StreamError
 from rheobase.stream.graph import parse
 from rheobase.stream.link import Receiver, Sender, pack_spec
+from rheobase.stream.parent import far_edges
 from rheobase.stream.ring import Ring, able
 from rheobase.stream.run import run
 from rheobase.stream.shared import RingReceiver, RingSender
@@ -241,6 +242,15 @@ nodes:
   two:  {{type: "parts:Square", in: {{from: src, edge: {edge}}}}}
   keep: {{type: "parts:Keep", in: [{{from: src, edge: {edge}}}, {{from: two, edge: {edge}}}], process: sink}}
 """
+
+
+def test_which_edges_are_rings() -> None:
+    """Those into a process of which none drops, and none is asked to be another."""
+    for what, rings in (("policy: block", 5), ("policy: latest", 3), ("edge: zmq", 3)):
+        view = f"  view: {{type: 'parts:Keep', in: [{{from: two, {what}}}, src], process: view}}\n"
+        found = far_edges(parse(TEXT.format(edge="''") + view), "ipc://home/")
+        assert len(found) == 5
+        assert [e["target"] for e in found if e["ring"]] == ["two", "keep", "keep", "view", "view"][:rings]
 
 
 @pytest.mark.parametrize("edge", ["shm", "zmq"])
