@@ -28,7 +28,7 @@ SIZE = 1 << 26
 """Bytes of a ring. Pages that were never reached take no memory."""
 HOT = 1 << 18
 """Bytes after which a ring that is empty begins at its start again, so that it stays in the cache."""
-FAR = 1 << 22
+FAR = 1 << 20
 """Bytes after which it also gives back the memory that it no longer needs."""
 SMALL = 1 << 13
 """Bytes of a message up to which its parts are put together first: to copy twice takes less than to write each."""
