@@ -500,6 +500,7 @@ class Engine:
                 ready += [
                     n for s, _ in poller.poll(0 if ready else int(IDLE * 1000)) if (n := by_socket[s]) not in ready
                 ]
+                ready += [n for n, r in open_.items() if r.address in self.dead and n not in ready]
                 wait = 0.0
             idle = True
             for name in ready:

@@ -130,6 +130,21 @@ def test_a_death_is_seen_within_100_ms(tmp_path: Path) -> None:
     assert not alive(tmp_path)
 
 
+@pytest.mark.parametrize("edge", ["edge: shm", "edge: zmq", "policy: latest"])
+def test_who_reads_two_edges_of_the_dead_ends_with_them(tmp_path: Path, edge: str) -> None:
+    """Nothing comes on either any more, and no end."""
+    both = f"[{{from: src, {edge}}}, {{from: two, {edge}}}]"
+    graph = graph_of(
+        '  src: {type: "parts:Ramp", n: 100000, die: 300, process: acquire}\n'
+        '  two: {type: "parts:Square", in: src, process: acquire}\n'
+        f'  keep: {{type: "parts:Keep", in: {both}, process: sink}}\n'
+    )
+    with pytest.raises(StreamError) as failed:
+        run(graph, tmp_path)
+    assert "process 'acquire' died: signal SIGKILL" in str(failed.value)
+    assert "did not stop" not in str(failed.value)
+
+
 def alive(folder: Path) -> list[str]:
     """Command lines of children that were given this folder and still run."""
     found = []
