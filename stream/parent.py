@@ -87,7 +87,7 @@ class Children:
         self.edges = far_edges(graph, f"ipc://{self.home}/")
         self.report.edges = self.edges
         self.memory: list[int] = []
-        self.bells = {label: self._memory() for label in graph.processes()}
+        self.bells = {label: self._memory() for label in {e["to"] for e in self.edges if e["ring"]}}
         for e in self.edges:
             self._place(e, 0)
         self.selector = selectors.DefaultSelector()
@@ -130,14 +130,12 @@ class Children:
 
     def _memory(self) -> str:
         """Memory for processes to share. It has no name, so that nothing of it is left whatever happens."""
-        if not able():
-            return ""
         self.memory.append(os.memfd_create("rheo"))
         return f"/proc/{os.getpid()}/fd/{self.memory[-1]}"
 
     def _place(self, e: dict[str, Any], attempt: int) -> None:
         """Where the two ends of an edge meet."""
-        e["bell"] = self.bells[e["to"]]
+        e["bell"] = self.bells.get(e["to"], "")
         e["at"] = f"shm://{self._memory()}" if e["ring"] else f"{e['address']}.{attempt}"
 
     def _spawn(self, child: Child) -> None:

@@ -247,6 +247,13 @@ LSL: dict[str, Any] = {
 }
 
 
+def listening(folder: Path) -> tuple[dict[str, Any], str]:
+    """A graph that records an LSL stream, and the name of that, which no other run has."""
+    graph = json.loads(json.dumps(LSL))
+    name = graph["nodes"]["eeg"]["stream"]["name"] = f"faults {os.getpid()} {folder.name}"
+    return graph, name
+
+
 def outlet(name: str, channels: int, *jumps: int, inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """An LSL outlet whose value is its count; its stamps go back 5 s at the first of `jumps`, on at the second."""
     return subprocess.Popen([*inside, sys.executable, "-c", OUTLET, name, str(channels), *map(str, jumps)])
@@ -263,8 +270,7 @@ def received(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 def backwards(folder: Path) -> Seen:
     """The stamps of a stream go back 5 s, and 6 s later on again."""
     wrong: list[str] = []
-    graph = json.loads(json.dumps(LSL))
-    name = graph["nodes"]["eeg"]["stream"]["name"] = f"faults {os.getpid()} {folder.name}"
+    graph, name = listening(folder)
     stream = outlet(name, 8, 250 * 30, 250 * 36)
     try:
         process = command(folder, graph, "--for", "45")
@@ -286,8 +292,7 @@ def backwards(folder: Path) -> Seen:
 def changed(folder: Path) -> Seen:
     """8 channels, then 9."""
     wrong: list[str] = []
-    graph = json.loads(json.dumps(LSL))
-    name = graph["nodes"]["eeg"]["stream"]["name"] = f"faults {os.getpid()} {folder.name}"
+    graph, name = listening(folder)
     stream = outlet(name, 8)
     try:
         process = command(folder, graph)
@@ -328,8 +333,7 @@ def cut(folder: Path) -> Seen:
         except (OSError, ValueError, KeyError):
             return ""
 
-    graph = json.loads(json.dumps(LSL))
-    name = graph["nodes"]["eeg"]["stream"]["name"] = f"faults {os.getpid()} {folder.name}"
+    graph, name = listening(folder)
     stream = None
     try:
         for host in (here, there):
