@@ -61,10 +61,13 @@ class ZmqOut(Outlet):
     def shut(self) -> None:
         # a reader that is there, but behind, is to hear the last word, which may be what is safe
         patience = max(self.patience, 1.0) if self.sender.heard else self.patience
+        until, behind = clock.now() + patience, self.sender.behind
         if self.ends:
             self.sender.end(patience)
         else:
             self.sender.flush(patience)
+        if behind:  # libzmq forgets what lies on the way where a reader at its high-water mark is left (`Sender.close`)
+            clock.wait_until(until)
         self.sender.close(linger=patience)
         if self.door:
             self.door.close()

@@ -273,6 +273,11 @@ class Sender:
         self._late = deque([*self._late, end])
         self.flush(patience)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the reader has left no room for what is kept."""
+        return bool(self._late)
+
     def flush(self, patience: float = 0.0) -> None:
         """Send what is kept (edges that drop keep some), waiting up to `patience` s for a reader to take it."""
         until = clock.now() + patience
