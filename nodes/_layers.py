@@ -109,10 +109,10 @@ def gelu(u, room):
         a = abs(np.float64(u[i]))
         t[i] = (a - MIDDLE) / (a + MIDDLE)
         q[i] = TAIL[0]
-    for k in range(1, len(TAIL)):
-        c = TAIL[k]
+    for k in range(1, len(TAIL), 4):
+        c1, c2, c3, c4 = TAIL[k], TAIL[k + 1], TAIL[k + 2], TAIL[k + 3]
         for i in range(n):
-            q[i] = q[i] * t[i] + c
+            q[i] = (((q[i] * t[i] + c1) * t[i] + c2) * t[i] + c3) * t[i] + c4
     for i in range(n):
         tail = e[i] * q[i]
         u[i] *= tail if u[i] < 0 else 1.0 - tail
