@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
 from rheobase.stream.node import Kernel, blame
+from rheobase.stream.pages import zeros
 
 Buffers = tuple[NDArray[np.float64], NDArray[np.int64]]
 _COMPILING = threading.Lock()
@@ -378,11 +379,11 @@ class _Pack:
         return _Slot(self.tag, value, [[a, b] for a, b in zip(start, self.size, strict=True)], parts)
 
     def buffers(self) -> Buffers:
-        # never empty: an empty slice has no address
-        return (
-            np.concatenate([*self.flat[0], np.zeros(1)]),
-            np.concatenate([*self.flat[1], np.zeros(1, np.int64)]),
-        )
+        made = zeros(self.size[0] + 1), zeros(self.size[1] + 1, np.int64)  # never empty: a slice would have no address
+        for whole, parts in zip(made, self.flat, strict=True):
+            if parts:
+                np.concatenate(parts, out=whole[:-1])
+        return made
 
 
 def _shape(value: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rheobase.nodes import _s4d
 from rheobase.nodes._level import level
@@ -17,6 +17,7 @@ from rheobase.nodes.hiss import HiSS
 from rheobase.stream.block import Block, Spec, numbered
 from rheobase.stream.fuse import Loop
 from rheobase.stream.node import kernel
+from rheobase.stream.pages import zeros
 from rheobase.tools import bench
 
 STACK = {"type": "s4d", "layers": 6, "width": 128, "states": 64}
@@ -45,13 +46,13 @@ def sequence(scale: float = 1.0) -> list[bench.Row]:
 def _stack(scale: float) -> list[bench.Row]:
     arrays = _s4d.initial(np.random.default_rng(0), level("net", STACK), (1e-3, 0.1))
     params, state = _s4d.streamed(arrays, 1.0)
-    single = _single(params)
+    single, room = _laid(params, np.float32), _laid(state, np.float32)._replace(room=state.room)
     t, H = max(20, int(2000 * scale)), params.D.shape[1]
     X = np.random.default_rng(1).standard_normal((t, H)).astype(np.float32)
-    memory = np.concatenate([a.ravel() for a in single])
-    memory = np.concatenate([memory, np.zeros(-len(memory) % 64, np.float32)])
-    room, sums = _single(state)._replace(room=state.room.copy()), np.zeros(64)
-    u = np.zeros(H, np.float32)
+    read = np.concatenate([a.ravel() for a in single])
+    memory = zeros(-(-len(read) // 64) * 64, np.float32)
+    memory[: len(read)] = read
+    sums, u = np.zeros(64), np.zeros(H, np.float32)
     many(single, room, X, u)
     ours, floor = bench.turns(
         lambda: many(single, room, X, u),
@@ -60,7 +61,7 @@ def _stack(scale: float) -> list[bench.Row]:
     )
     name = "six S4D layers, 128 features, 64 states, float32, a step"
     rows = [bench.pair(name, ours, floor, 1e6 / t, "us", goal=2.0)]
-    double, wide, v = params, state, np.zeros(H)
+    double, wide, v = _laid(params, np.float64), _laid(state, np.float64), np.zeros(H)
     many(double, wide, X.astype(float), v)
     took, _ = bench.turns(lambda: many(double, wide, X.astype(float), v), lambda: None, scale)
     rows.append(bench.Row("  in float64, as a node runs it", statistics.median(took) / t * 1e6, "us"))
@@ -69,9 +70,14 @@ def _stack(scale: float) -> list[bench.Row]:
     return rows
 
 
-def _single(arrays: Any) -> Any:
-    """The same NamedTuple in float32."""
-    return type(arrays)(*(a.astype(np.float32) for a in arrays))
+def _laid(arrays: Any, dtype: DTypeLike) -> Any:
+    """The same NamedTuple in one piece of memory, as a loop has it."""
+    whole, parts, at = zeros(sum(a.size for a in arrays), dtype), [], 0
+    for a in arrays:
+        parts.append(whole[at : at + a.size].reshape(a.shape))
+        parts[-1][...] = a
+        at += a.size
+    return type(arrays)(*parts)
 
 
 def _torch(arrays: dict[str, NDArray[np.float64]], ours: float, scale: float) -> list[bench.Row]:
