@@ -17,7 +17,7 @@ import numpy as np
 from rheobase.devices._person import SEEN, World, changes
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.clock import Ages, fine_timer, now, wait_until
-from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Source, nearest
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Seed, Source, nearest
 
 log = logging.getLogger("rheobase")
 
@@ -66,7 +66,7 @@ class CursorUser(Source):
     the share of all that is drawn (default 1)}."""
     brain: int = 1
     """Which person: seed of the neurons' tuning."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of spikes, noise and whatever is drawn in a change."""
 
     def check(self) -> None:

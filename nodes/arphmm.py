@@ -16,7 +16,7 @@ from rheobase.nodes._phase_type import Stages, band, expand
 from rheobase.nodes._pool import best_pool, first_phases, log_q
 from rheobase.nodes._rollout import first_below
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Fraction, Positive, kernel
+from rheobase.stream.node import Count, Fraction, Positive, Seed, kernel
 
 
 class ARPHMMParams(NamedTuple):
@@ -132,7 +132,7 @@ class ARPHMM(Decoder):
     posterior: bool = False
     """After the others give the probability of each state, p0, p1, ..."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the first guesses."""
 
     shapes = {

@@ -15,7 +15,7 @@ from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes._distance import as_kept, in_blocks, in_room, squared_distances
 from rheobase.nodes._likelihood import factor, square_distances, surprise
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Positive, kernel
+from rheobase.stream.node import Count, Positive, Seed, kernel
 
 SEARCH = 1000
 """Most points that hyper-parameters are searched on."""
@@ -90,7 +90,7 @@ class GaussianProcess(Decoder):
     """Keep only the means of x and of z over so many equal sectors of the direction of z (8: those of a centre-out
     task)."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the draw."""
 
     sigma_f: Positive | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rheobase.nodes._ssm import discretised, discretised_dense, hippo, initial, step_of
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.fuse import apply
-from rheobase.stream.node import Count, Kernel, Positive, kernel
+from rheobase.stream.node import Count, Kernel, Positive, Seed, kernel
 
 SPANS = {"ptd": 2.0, "legs": 4.0, "lin": 2.0, "inv": 5.0, "legt": 2.0, "fout": 2.0, "dense_legs": 2.0}
 """Units of its own time that `memory` is to each basis: exact for the windows (legt, fout), for the others what
@@ -81,7 +81,7 @@ class HippoMemory(Kernel):
     basis: Literal["ptd", "legs", "lin", "inv", "legt", "fout", "dense_legs"] = "ptd"
     """What the past is written in."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the small matrix of ptd."""
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from rheobase.nodes._adapt import Adapting, Forgetting, adapting, clear, forgett
 from rheobase.nodes._decoder import Decoder, Training, spec_header
 from rheobase.nodes._follow import follow
 from rheobase.stream.block import Array, Spec, StreamError, numbered
-from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Seed, kernel
 
 F = NDArray[np.float64]
 HELD_OUT = 0.2
@@ -131,7 +131,7 @@ class HmmGlm(Decoder):
     iterations: Count = 50
     """Most iterations of the best of them."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the noise."""
 
     lag: int = 0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rheobase.nodes._decoder import Decoder, Training
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Fraction, kernel
+from rheobase.stream.node import Count, Fraction, Seed, kernel
 
 TRIES = 10
 """First centres drawn for the regimes; the tightest ones are taken."""
@@ -46,7 +46,7 @@ class RegimeScale(Decoder):
     least: Fraction = 0.05
     """Least correlation with z, in absolute value, of a sensor that is kept."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the first centres."""
 
     shapes = {"centre": "r k", "per": "k", "mean": "r m", "gain": "r m", "chosen": "m"}

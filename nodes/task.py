@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rheobase.nodes._targets import CELLS, KINDS, sequence
 from rheobase.stream.block import Spec, StreamError
-from rheobase.stream.node import Kernel, NotNegative, Positive, kernel, nearest
+from rheobase.stream.node import Kernel, NotNegative, Positive, Seed, kernel, nearest
 
 TASK = (
     "cursor_x", "cursor_y", "target_x", "target_y", "radius",
@@ -121,7 +121,7 @@ class Task(Kernel):
     """Time from a target's coming to the person's acting on it, s: until then they are thought to want the last one."""
     brake: NotNegative = 0.08
     """Distance to the target below which whoever moves the cursor is thought to slow down, m."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of targets."""
 
     def check(self) -> None:

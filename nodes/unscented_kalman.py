@@ -15,7 +15,7 @@ from rheobase.nodes._decoder import Decoder, Training, spec_header
 from rheobase.nodes._quadratic import Quadratic
 from rheobase.nodes.kalman import Belief, belief, cholesky, dynamics, predict
 from rheobase.stream.block import Array, Spec, StreamError, numbered
-from rheobase.stream.node import Fraction, NotNegative, Positive, kernel, load
+from rheobase.stream.node import Fraction, NotNegative, Positive, Seed, kernel, load
 
 
 class UKFParams(NamedTuple):
@@ -92,7 +92,7 @@ class UnscentedKalman(Decoder):
     held_out: Fraction = 0.3
     """Share of the training rows, drawn at random, that R is learnt from."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of that draw, and of h where it draws too."""
 
     shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "R": "n n", "z_mean": "d"}
