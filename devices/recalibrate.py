@@ -222,4 +222,7 @@ class Recalibrate(Sink):
         features = [e if isinstance(e, str) else e["from"] for e in entry["in"]]
         if self.inputs and self.inputs[0] != features[0]:
             raise StreamError(f"in: the first is {self.inputs[0]!r}, and {self.node!r} decodes {features[0]!r}")
-        return kind, {k: v for k, v in entry.items() if k not in ("type", "in", "process")}
+        values = {k: v for k, v in entry.items() if k not in ("type", "in", "process")}
+        if not kind.make(**values).replaceable:
+            raise StreamError(f"node: {self.node!r} ({entry['type']}) takes no other model while it runs")
+        return kind, values

@@ -92,6 +92,11 @@ class Decoder(Kernel):
         """Set `params` and `state` for input x."""
         raise NotImplementedError
 
+    @property
+    def replaceable(self) -> bool:
+        """Whether another model can take over between two samples, with what this one remembers."""
+        return True
+
     def fit(
         self,
         X: ArrayLike,
@@ -269,6 +274,19 @@ def affine(W, b, u, v):
         row = W[j]
         for i in range(v.shape[0]):
             v[i] += uj * row[i]
+
+
+def part(prefix: str, arrays: dict[str, Any] | None) -> dict[str, Any]:
+    """Those whose names begin with the prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in (arrays or {}).items() if k.startswith(prefix)}
+
+
+def spread(X: Array) -> Array:
+    """Standard deviation of each column over what is finite; 0 where that is rounding alone."""
+    X = np.where(np.isfinite(X), X, np.nan)
+    sd = np.nanstd(X, axis=0)
+    flat = (np.nanmax(X, axis=0) == np.nanmin(X, axis=0)) | (sd <= 1e-12 * np.nanmax(np.abs(X), axis=0))
+    return np.where(flat, 0.0, sd)
 
 
 def _table(name: str, X: ArrayLike) -> NDArray[np.float64]:

@@ -18,6 +18,12 @@ from rheobase.stream.block import StreamError
 from rheobase.stream.node import Count, Positive, kernel, nearest
 
 Kind = Literal["s4d", "s4", "mamba", "lstm", "transformer"]
+OWN: dict[str, tuple[str, ...]] = {
+    "s4d": ("states", "init", "memory"), "s4": ("states", "init", "memory"), "mamba": ("states", "memory"), "lstm": (),
+    "transformer": ("heads", "context"),
+}  # fmt: skip
+"""Words that mean something to each kind only."""
+CONTEXT = 64
 STEPS = (1e-3, 0.1)
 """dt of a state space where nobody says how far it looks back: 10 to 1000 samples (Gu et al.)."""
 
@@ -32,7 +38,8 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     init     what a state space starts from (default: lin; of s4 legs)
     memory   s: [shortest, longest] that a state space starts with, 1/dt spread between (default: 10 to 1000 samples)
     heads    of a transformer
-    context  samples (of a high level: chunks) that a transformer looks back over
+    context  samples (of a high level: chunks) that a transformer looks back over (default: 64, or all of a window of
+             learning where that is shorter: what lies beyond it was never learnt from)
     """
 
     type: Kind = "s4d"
@@ -42,11 +49,14 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     init: Start = ""  # type: ignore[assignment]
     memory: tuple[Positive, Positive] | None = None
     heads: Count = 2
-    context: Count = 64
+    context: Count = CONTEXT
 
 
-def level(key: str, given: str | dict[str, Any]) -> Level:
-    """From the words of a config. Raises StreamError that names `key`, and the nearest right word."""
+def level(key: str, given: str | dict[str, Any], window: float = math.inf) -> Level:
+    """From the words of a config; window: samples (or chunks) that it sees one after the other in learning.
+
+    Raises StreamError that names `key`, and the nearest right word.
+    """
     words = {"type": given} if isinstance(given, str) else dict(given)
     for word in words:
         if word not in Level.__struct_fields__:
@@ -55,7 +65,11 @@ def level(key: str, given: str | dict[str, Any]) -> Level:
         if words.get(word, among[0]) not in among:
             raise StreamError(f"{key}: {word}: unknown value {words[word]!r}{nearest(str(words[word]), among)}")
     kind = words.get("type", "s4d")
-    words = {"states": 16 if kind == "mamba" else 64, "init": "legs" if kind == "s4" else "lin"} | words
+    for word in words:
+        if word not in ("type", "width", "layers", *OWN[kind]):
+            raise StreamError(f"{key}: {word}: means nothing to {kind!r}")
+    usual = {"states": 16 if kind == "mamba" else 64, "init": "legs" if kind == "s4" else "lin"}
+    words = usual | {"context": int(min(CONTEXT, window))} | words
     try:
         made: Level = msgspec.convert(words, Level)
     except msgspec.ValidationError as e:
@@ -66,8 +80,10 @@ def level(key: str, given: str | dict[str, Any]) -> Level:
         raise StreamError(f"{key}: states: {made.states}: conjugate pairs need an even number")
     if made.type == "s4" and made.init != "legs":
         raise StreamError(f"{key}: init: s4 starts from 'legs', not from {made.init!r}: s4d has the others")
-    if made.memory and made.memory[0] > made.memory[1]:
+    if made.memory and not made.memory[0] <= made.memory[1] < math.inf:
         raise StreamError(f"{key}: memory: {list(made.memory)} is [shortest, longest]")
+    if made.type == "transformer" and made.context > window:
+        raise StreamError(f"{key}: context: {made.context} is more than the {window} that a window of learning has")
     return made
 
 
@@ -89,12 +105,14 @@ class LevelParams(NamedTuple):
 SHAPES = {"in_W": "n h", "in_b": "h", "out_W": "h d", "out_b": "d"}
 
 
-def initial(rng: np.random.Generator, given: Level, rate: float, n: int, d: int) -> Arrays:
-    """What learning starts from; n = 0: no map before the stack. rate: Hz (0: not known)."""
+def initial(key: str, rng: np.random.Generator, given: Level, rate: float, n: int, d: int) -> Arrays:
+    """What learning starts from; n = 0: no map before the stack. rate: Hz (0: not known). Raises StreamError."""
     dt = STEPS
     if given.memory:
         if not rate:
-            raise StreamError("memory: is in s, and the rate of the input is not known")
+            raise StreamError(f"{key}: memory: is in s, and the rate of the input is not known")
+        if given.memory[1] * rate < 1:
+            raise StreamError(f"{key}: memory: {given.memory[1]:g} s at most, and {1 / rate:g} s from sample to sample")
         dt = (step_of(given.memory[1], rate), step_of(given.memory[0], rate))
     found: Arrays = layers(given.type).initial(rng, given, dt)
     found |= {"out_W": glorot(rng, 1, given.width, d)[0], "out_b": np.zeros(d)}

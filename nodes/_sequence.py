@@ -12,7 +12,7 @@ from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes._level import Level, layers
 from rheobase.nodes._training import Schedule, train
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Fraction, NotNegative, Positive, nearest
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Seed, nearest
 
 ENDS = ("x_mean", "x_scale", "best")
 
@@ -60,14 +60,14 @@ class SequenceModel(Decoder):
     turn: tuple[tuple[str, str], ...] = ()
     """Pairs of channels, of x and of z, that are turned together by an angle drawn for each window (random yaw)."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the first weights, the windows, and all that is drawn in learning."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it is learnt."""
 
     resume: str = ""
-    """File that learning keeps after each epoch, and goes on from where it is there."""
+    """File that learning keeps after each epoch, and that the same fit goes on from. `rheo eval` does without."""
 
     adjustable: ClassVar[tuple[str, ...]] = ("model", "device", "resume")
 
@@ -75,6 +75,11 @@ class SequenceModel(Decoder):
     """Hears of each epoch of learning: its number, of how many, and the error on what is held out."""
 
     shapes: ClassVar[dict[str, str]] = {"x_mean": "n", "x_scale": "n", "best": ""}
+
+    @property
+    def replaceable(self) -> bool:
+        """What a network remembers means nothing to another one."""
+        return False
 
     @property
     def every(self) -> int:
@@ -108,8 +113,15 @@ class SequenceModel(Decoder):
         self._leaves_something()
         super().check()
 
+    def serves_a_filter(self) -> None:
+        """Raises StreamError where it cannot be the f of a filter, which asks at each sample what is true of it."""
+        if self.every > 1 or self.lookahead or getattr(self, "emit", "") == "sample":
+            raise StreamError("must say at each sample what is true of it: k 1, lookahead 0, emit chunk")
+        if self.resume:
+            raise StreamError("resume: it is learnt twice, on other rows, which one file cannot keep")
+
     def _leaves_something(self) -> None:
-        for key in ("dropout", "held_out"):
+        for key in ("dropout", "channel_dropout", "held_out"):
             if getattr(self, key) == 1:
                 raise StreamError(f"{key}: 1 leaves nothing to learn from")
 
@@ -132,16 +144,23 @@ class SequenceModel(Decoder):
         return {k: v for k, v in found.items() if k not in ("z_mean", "z_scale")}
 
     def _turned(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """The pairs of `turn` as columns of x and of z. Raises StreamError where a channel is in neither."""
-        found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        """The pairs of `turn` as columns of x and of z: of each that has them. Raises StreamError."""
         known = [list(self.header[key].get("channels", ())) for key in ("in", "out")]
+        found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         for pair in self.turn:
-            there = [words for words in known if set(pair) <= set(words)]
-            if not there:
-                words = [*known[0], *known[1]]
-                missing = next((w for w in pair if w not in words), pair[1])
-                raise StreamError(f"turn: no channel {missing!r} beside the other{nearest(missing, words)}")
-            found[known.index(there[0])].append((there[0].index(pair[0]), there[0].index(pair[1])))
+            for word in pair:
+                if word not in [*known[0], *known[1]]:
+                    raise StreamError(f"turn: no channel {word!r}{nearest(word, [*known[0], *known[1]])}")
+            sides = [k for k in (0, 1) if set(pair) <= set(known[k])]
+            if not sides:
+                raise StreamError(f"turn: {pair[0]!r} and {pair[1]!r} are of different streams: none turns with both")
+            for k in sides:
+                found[k].append((known[k].index(pair[0]), known[k].index(pair[1])))
+        for side in found:
+            if len({c for pair in side for c in pair}) < 2 * len(side):
+                raise StreamError("turn: a channel stands in it twice")
+        if found[1] and not found[0]:
+            raise StreamError("turn: no pair of the input is turned, so that the truth would not go with it")
         return found
 
     def ready(self, x: Spec, **arrays: Array) -> None:
@@ -151,4 +170,7 @@ class SequenceModel(Decoder):
 
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
-        return out.replace(delay=out.delay + self.lookahead / x.rate) if x.rate else out
+        rate = self.header["in"].get("rate", 0.0)
+        if rate and not x.rate:
+            raise StreamError(f"was fitted at {rate:g} Hz, and this input is irregular: put a `resample` before it")
+        return out.replace(delay=out.delay + self.lookahead / (rate or x.rate)) if self.lookahead and x.rate else out

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Training
+from rheobase.nodes._decoder import Training, spread
 from rheobase.stream.block import Array, StreamError
+from rheobase.stream.files import digest
 
 WARM = 0.05
 PIECES = 5
@@ -68,8 +69,8 @@ def scales(data: Training, turned: Sequence[Sequence[tuple[int, int]]] = ((), ()
     Pairs that are turned have no mean, and one size for both: in another direction they are no other.
     """
     X = np.where(np.isfinite(data.X), data.X, np.nan)
-    x_mean, x_scale = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
-    z_mean, z_scale = data.Z[data.rows].mean(axis=0), data.Z[data.rows].std(axis=0)
+    x_mean, x_scale = np.nanmean(X, axis=0), spread(X)
+    z_mean, z_scale = data.Z[data.rows].mean(axis=0), spread(data.Z[data.rows])
     for pairs, mean, scale in ((turned[0], x_mean, x_scale), (turned[1], z_mean, z_scale)):
         for pair in map(list, pairs):
             scale[pair] = np.sqrt(np.mean(mean[pair] ** 2 + scale[pair] ** 2))
@@ -120,6 +121,8 @@ def train(
     x, z, good = (g.to(device) for g in given)
     held_out = 0.0 if like else s.held_out
     learn, judge = split(data.segment, held_out, s.span)
+    if judge and not any(rows[i + s.every - 1 : e : s.every].any() for i, e in judge):
+        raise StreamError("held_out: nothing of what is held out has a truth")
     epochs = int(like["best"]) if like else s.epochs
     threads = torch.get_num_threads()
     if device == "cpu":
@@ -135,27 +138,28 @@ def train(
         ]
         optimiser = torch.optim.AdamW([g for g in groups if g["params"]])
         g = torch.Generator().manual_seed(s.seed)
+        beside = g if device == "cpu" else torch.Generator(device).manual_seed(s.seed)
         turn = _turner(s, g)
         source = Windows(x, z, good, learn)
         per_epoch = math.ceil(sum(e - i for i, e in learn) / s.span)
         total = max(1, epochs * math.ceil(per_epoch / s.batch))
         pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _pace(k / total))
         keep: dict[str, Any] = {"epoch": 0, "least": math.inf, "best": epochs, "arrays": _numbers(p)}
-        if s.resume and Path(s.resume).exists():
-            keep = _resumed(torch, s.resume, p, optimiser, pace, g)
+        learning = Learning(_name(start, data, s._replace(device=device), like), p, optimiser, pace, [g, beside])
+        if s.resume:
+            keep = _resumed(torch, s.resume, learning) or keep
 
         def drop(u: Any) -> Any:
             if not s.dropout:
                 return u
-            kept = torch.rand(u.shape, generator=g if u.device.type == "cpu" else None, device=u.device) >= s.dropout
-            return u * kept / (1 - s.dropout)
+            return u * (torch.rand(u.shape, generator=beside, device=u.device) >= s.dropout) / (1 - s.dropout)
 
         for epoch in range(keep["epoch"] + 1, epochs + 1):
             if epoch - keep["best"] > s.patience and judge:
                 break
             for starts in _starts(learn, s.span, per_epoch, g).split(s.batch):
-                u, target, there = _cut(source, starts.tolist(), s)
-                if not there.any():
+                u, target, known = _cut(source, starts.tolist(), s)
+                if not known.any():
                     continue
                 u, target = turn(u, target)
                 if s.noise:
@@ -163,7 +167,7 @@ def train(
                 if s.channel_dropout:
                     u = u * (torch.rand((len(u), 1, u.shape[2]), generator=g) >= s.channel_dropout).to(device)
                 optimiser.zero_grad()
-                (forward(p, u, drop) - target)[there].square().mean().backward()
+                (forward(p, u, drop) - target)[known].square().mean().backward()
                 torch.nn.utils.clip_grad_norm_(list(free.values()), 1.0)
                 optimiser.step()
                 pace.step()
@@ -171,22 +175,19 @@ def train(
             error = math.nan
             if judge:
                 error = _error(torch, forward, p, Windows(x, z, good, judge), s)
+                if math.isnan(error):  # and stays so
+                    break
                 if error < keep["least"]:
                     keep |= {"least": error, "best": epoch, "arrays": _numbers(p)}
             else:
                 keep["arrays"] = _numbers(p)
             told(epoch, epochs, error)
             if s.resume:
-                _saved(torch, s.resume, keep, p, optimiser, pace, g)
+                _saved(torch, s.resume, learning, keep)
     finally:
         torch.set_num_threads(threads)
     if judge and not math.isfinite(keep["least"]):
-        there = any(rows[i:e].any() for i, e in judge)
-        raise StreamError(
-            "learning diverged: a smaller learning_rate"
-            if there
-            else "held_out: nothing of what is held out has a truth"
-        )
+        raise StreamError("learning diverged: a smaller learning_rate")
     best = np.array(float(keep["best"]))
     found: Arrays = keep["arrays"]
     return found | dict(x_mean=x_mean, x_scale=x_scale, z_mean=z_mean, z_scale=z_scale, best=best)
@@ -288,32 +289,63 @@ def _numbers(p: dict[str, Any]) -> Arrays:
     return {k: w.detach().cpu().numpy().astype(float) for k, w in p.items()}
 
 
-def _saved(torch: Any, path: str, keep: dict[str, Any], p: Any, optimiser: Any, pace: Any, g: Any) -> None:
+DAMAGED = (
+    OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What reading a file may raise that torch did not write so."""
+
+
+class Learning(NamedTuple):
+    """What learning goes on with: the name of the fit, weights, optimiser, its step, and all that draws."""
+
+    name: str
+    p: dict[str, Any]
+    optimiser: Any
+    pace: Any
+    draws: list[Any]
+
+
+def _name(start: Arrays, data: Training, s: Schedule, like: dict[str, Any] | None) -> str:
+    """The same for two fits that must come out the same."""
+    words = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in s._asdict().items()}
+    del words["resume"]
+    text = repr((sorted(start), words, float(like["best"]) if like else None)).encode()
+    arrays = (np.frombuffer(text, np.uint8), data.X, data.Z, data.rows, data.segment)
+    return digest(*arrays, *(np.asarray(start[k]) for k in sorted(start)))
+
+
+def _saved(torch: Any, path: str, now: Learning, keep: dict[str, Any]) -> None:
     """Whole or not at all."""
-    now = {k: w.detach() for k, w in p.items()}
     kept = keep | {"arrays": {k: torch.tensor(v) for k, v in keep["arrays"].items()}}
+    whole = {"name": now.name, "keep": kept, "p": {k: w.detach() for k, w in now.p.items()}}
+    whole |= {"optimiser": now.optimiser.state_dict(), "pace": now.pace.state_dict()}
     part = Path(f"{path}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {"keep": kept, "p": now, "optimiser": optimiser.state_dict(), "pace": pace.state_dict(), "g": g.get_state()},
-        part,
-    )
-    part.replace(path)
-
-
-def _resumed(torch: Any, path: str, p: dict[str, Any], optimiser: Any, pace: Any, g: Any) -> dict[str, Any]:
-    """Raises StreamError where the file is not of this model."""
     try:
+        torch.save(whole | {"draws": [g.get_state() for g in now.draws]}, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as e:
+        raise StreamError(f"resume: {path} cannot be written: {e}") from None
+
+
+def _resumed(torch: Any, path: str, now: Learning) -> dict[str, Any] | None:
+    """What was kept, None where nothing was yet. Raises StreamError where the file is of another fit."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if not Path(path).exists():
+            return None
         saved = torch.load(path, weights_only=True)
-        if {k: v.shape for k, v in saved["p"].items()} != {k: w.shape for k, w in p.items()}:
-            raise StreamError(f"resume: {path} is of another model: delete it, or name another file")
+        if saved["name"] != now.name:
+            raise StreamError(
+                f"resume: {path} is of another fit (data, seed or other parameters): delete it, or name another file"
+            )
         with torch.no_grad():
-            for k, w in p.items():
+            for k, w in now.p.items():
                 w.copy_(saved["p"][k])
-        optimiser.load_state_dict(saved["optimiser"])
-        pace.load_state_dict(saved["pace"])
-        g.set_state(saved["g"])
-    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
+        now.optimiser.load_state_dict(saved["optimiser"])
+        now.pace.load_state_dict(saved["pace"])
+        for g, state in zip(now.draws, saved["draws"], strict=True):
+            g.set_state(state)
+    except DAMAGED as e:
         raise StreamError(
             f"resume: {path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
         ) from None

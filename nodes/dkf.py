@@ -9,15 +9,16 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from rheobase.nodes._decoder import Decoder, Training, spec_header
+from rheobase.nodes._decoder import Decoder, Training, part, spec_header
 from rheobase.nodes._noise import constant, jitter, noise_params, precision, varying, weights
 from rheobase.nodes._recursion import DKFParams, Recursion, filtered, limit, linear, recursion, settling, state
 from rheobase.nodes._scale import calibrate, square
+from rheobase.nodes._sequence import SequenceModel
 from rheobase.nodes._unscented import points, unscented
 from rheobase.nodes.kalman import Kalman, dynamics
 from rheobase.nodes.nadaraya_watson import NadarayaWatson
 from rheobase.stream.block import Array, Spec, StreamError, numbered
-from rheobase.stream.node import Count, Fraction, Positive, load, nearest
+from rheobase.stream.node import Count, Fraction, Positive, Seed, load, nearest
 
 
 class DKF(Decoder):
@@ -80,7 +81,7 @@ class DKF(Decoder):
     """Share of the training rows, drawn at random, that Q is learnt from; and share of them, the last, that its scale
     is."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of that draw, and of f where it draws too."""
 
     shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "Q": "d d", "z_mean": "d", "scale": "", "spread": ""}
@@ -98,11 +99,17 @@ class DKF(Decoder):
         try:
             cls = load(kind)
             made = cls.make(**({"seed": self.seed} if "seed" in cls.parameters() else {}) | words)
+            if isinstance(made, SequenceModel):
+                made.serves_a_filter()
         except StreamError as e:
             raise StreamError(f"{key}: {e}") from None
         if not isinstance(made, Decoder) or isinstance(made, DKF):
             raise StreamError(f"{key}: {kind!r} is no regressor")
         return made
+
+    @property
+    def replaceable(self) -> bool:
+        return self.regressor().replaceable
 
     @property
     def health(self) -> dict[str, int]:
@@ -151,8 +158,7 @@ class DKF(Decoder):
     def learn(self, data: Training, like: dict[str, Any] | None) -> dict[str, Array]:
         self._agrees()
         rows = np.flatnonzero(data.rows)
-        cut = round(len(rows) * self.held_out)
-        d = data.Z.shape[1]
+        cut, d = round(len(rows) * self.held_out), data.Z.shape[1]
         if not d < cut < len(rows):
             raise StreamError(f"held_out: {cut} of {len(rows)} rows are no basis for both f and Q")
         drawn = np.random.default_rng(self.seed).permutation(rows)
@@ -273,8 +279,7 @@ class DKF(Decoder):
             raise StreamError("gain: the model has none, for it was fitted with a number: fit it again, or give one")
         f = self._started("f", part("f.", given), x, d)
         B, P, Q_inv, violated = precision(scale * Q, S, self.nonpd)
-        more: dict[str, Any] = {}
-        own: dict[str, Any] = {}
+        more, own = dict[str, Any](), dict[str, Any]()
         weigh, move = constant, linear
         if self.Q != "constant":
             q = self._covariance(given, x, d)
@@ -293,8 +298,3 @@ class DKF(Decoder):
         self.params = DKFParams(A, Gamma, scale * Q, B, P, Q_inv, flag, z_mean, float(spread), by, f.params, **more)
         self.state = state(S, f.state, **own)
         self.step = filtered(f.step, weigh, advance)  # type: ignore[method-assign, misc]
-
-
-def part(prefix: str, arrays: dict[str, Any] | None) -> dict[str, Any]:
-    """Those whose names begin with the prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in (arrays or {}).items() if k.startswith(prefix)}

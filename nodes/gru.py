@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Decoder, Training, affine
+from rheobase.nodes._decoder import Decoder, Training, affine, spread
 from rheobase.nodes._layers import sigmoid
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Seed, kernel
 
 HELD_OUT = 0.15
 PATIENCE = 15
@@ -75,7 +75,7 @@ class GRU(Decoder):
     epochs: Count = 100
     """Most passes over the training rows."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the first weights, the order of windows, dropout and noise."""
 
     shapes = {
@@ -86,7 +86,7 @@ class GRU(Decoder):
         if self.dropout == 1:
             raise StreamError("dropout: 1 leaves nothing to learn from")
         X, Z = data.X[data.rows], data.Z[data.rows]
-        x_mean, x_scale, z_mean, z_scale = X.mean(axis=0), X.std(axis=0), Z.mean(axis=0), Z.std(axis=0)
+        x_mean, x_scale, z_mean, z_scale = X.mean(axis=0), spread(X), Z.mean(axis=0), spread(Z)
         x_scale[x_scale == 0], z_scale[z_scale == 0] = 1.0, 1.0
         there = np.isfinite(data.X).all(axis=1)  # a missing sample leaves h as it is: as if it had never been
         x, z = ((data.X - x_mean) / x_scale)[there], ((data.Z - z_mean) / z_scale)[there]

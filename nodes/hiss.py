@@ -8,10 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import affine
+from rheobase.nodes._decoder import affine, part
 from rheobase.nodes._level import Level, LevelParams, checked, forward, initial, layers, level, lost, scaled, streamed
 from rheobase.nodes._sequence import SequenceModel
-from rheobase.nodes.dkf import part
 from rheobase.stream.block import Array, Spec
 from rheobase.stream.node import Count, kernel
 
@@ -76,12 +75,12 @@ class HiSS(SequenceModel):
         return self.k
 
     def levels(self) -> dict[str, Level]:
-        return {"low": level("low", self.low), "high": level("high", self.high)}
+        return {"low": level("low", self.low), "high": level("high", self.high, self.chunks)}
 
     def begin(self, rng: np.random.Generator, rate: float, n: int, d: int) -> dict[str, Array]:
         low, high = self.levels().values()
-        found = {f"low.{k}": v for k, v in initial(rng, low, rate, n, high.width).items()}
-        found |= {f"high.{k}": v for k, v in initial(rng, high, rate / self.k, 0, d).items()}
+        found = {f"low.{k}": v for k, v in initial("low", rng, low, rate, n, high.width).items()}
+        found |= {f"high.{k}": v for k, v in initial("high", rng, high, rate / self.k, 0, d).items()}
         for word, length in (("low.L", self.k), ("high.L", self.chunks)):
             if word in found:
                 found[word] = np.array(float(length))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Decoder, Training, affine, remember
+from rheobase.nodes._decoder import Decoder, Training, affine, remember, spread
 from rheobase.stream.block import Array, Spec, StreamError
 from rheobase.stream.node import Count, NotNegative, kernel
 
@@ -56,8 +56,8 @@ class Logistic(Decoder):
             raise StreamError("a truth must be 0 or 1 to tell how likely it is")
         if (Z.min(axis=0) == Z.max(axis=0)).any():
             raise StreamError("a truth that is always the same tells nothing")
-        scale = X.std(axis=0)
-        scale[scale <= 1e-12 * np.abs(X).max(initial=1.0)] = 1.0
+        scale = spread(X)
+        scale[scale == 0] = 1.0
         X = X / scale
         d = Z.shape[1]
         alpha = np.full(d, np.nan if self.alpha is None else self.alpha)

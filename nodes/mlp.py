@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import Decoder, Training, affine, remember
+from rheobase.nodes._decoder import Decoder, Training, affine, remember, spread
 from rheobase.stream.block import Array, Spec, StreamError
-from rheobase.stream.node import Count, Fraction, NotNegative, Positive, kernel
+from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Seed, kernel
 
 HELD_OUT = 0.15
 PATIENCE = 30
@@ -86,7 +86,7 @@ class MLP(Decoder):
     epochs: Count = 300
     """Most passes over the training rows."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the first weights, the order of rows, dropout and noise."""
 
     shapes = {
@@ -98,7 +98,7 @@ class MLP(Decoder):
             raise StreamError("dropout: 1 leaves nothing to learn from")
         x_mean = data.X[data.rows].mean(axis=0)
         X, Z = data.windows(self.lags, x_mean)[data.rows], data.Z[data.rows]
-        x_scale, z_mean, z_scale = X.std(axis=0), Z.mean(axis=0), Z.std(axis=0)
+        x_scale, z_mean, z_scale = spread(X), Z.mean(axis=0), spread(Z)
         x_scale[x_scale == 0], z_scale[z_scale == 0] = 1.0, 1.0
         U, V = X / x_scale, (Z - z_mean) / z_scale
         if like:

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes._decoder import affine
+from rheobase.nodes._decoder import affine, part
 from rheobase.nodes._level import Level, LevelParams, checked, forward, initial, layers, level, lost, scaled, streamed
 from rheobase.nodes._sequence import SequenceModel
-from rheobase.nodes.dkf import part
 from rheobase.stream.block import Array, Spec
 from rheobase.stream.node import Count, kernel
 
@@ -60,10 +59,10 @@ class Sequence(SequenceModel):
         return self.k == 1 and self.levels()["net"].type in ("s4d", "s4")
 
     def levels(self) -> dict[str, Level]:
-        return {"net": level("net", self.net)}
+        return {"net": level("net", self.net, self.chunks * self.k)}
 
     def begin(self, rng: np.random.Generator, rate: float, n: int, d: int) -> dict[str, Array]:
-        found = {f"net.{k}": v for k, v in initial(rng, self.levels()["net"], rate, n, d).items()}
+        found = {f"net.{k}": v for k, v in initial("net", rng, self.levels()["net"], rate, n, d).items()}
         if "net.L" in found:
             found["net.L"] = np.array(float(self.chunks * self.k))
         return found

@@ -80,6 +80,8 @@ class Swaps:
         node: Kernel = self.loop.kernels[i]
         if "model" not in node.parameters():
             raise StreamError(f"node {node.name!r} has no model to swap")
+        if not getattr(node, "replaceable", True):
+            raise StreamError(f"node {node.name!r} takes no other model while it runs: restart the graph")
         fresh = type(node)(**{k: getattr(node, k) for k in node.parameters()} | {"model": model})
         fresh.name = node.name
         with blame(fresh):

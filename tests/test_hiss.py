@@ -215,11 +215,18 @@ def test_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     found = again.fit(X, Z).arrays
     assert seen == [3, 4], "epochs 1 and 2 were kept; 3 was stopped before it was"
     assert all(np.array_equal(found[k], want[k]) for k in want)
-    with pytest.raises(StreamError, match="is of another model"):
-        learner(resume=file, low=small("lstm", layers=2)).fit(X, Z)
+    for other in ({"low": small("lstm", layers=2)}, {"seed": 1}, {"epochs": 5}, {"noise": 0.1}):
+        with pytest.raises(StreamError, match="is of another fit"):
+            learner(**{"epochs": 4, "resume": file} | other).fit(X, Z)
+    with pytest.raises(StreamError, match="is of another fit"):
+        learner(epochs=4, resume=file).fit(X, 2 * Z)
     Path(file).write_bytes(b"no such thing")
     with pytest.raises(StreamError, match=r"resume: .* cannot be read"):
         learner(resume=file).fit(X, Z)
+    with pytest.raises(StreamError, match=r"resume: .* cannot be read"):
+        learner(resume=str(tmp_path)).fit(X, Z)
+    with pytest.raises(StreamError, match=r"resume: .* cannot be"):
+        learner(resume=f"{file}/within/a.file").fit(X, Z)
 
 
 def test_channels_dropped_and_noise_change_what_is_learnt() -> None:
@@ -243,8 +250,48 @@ def test_turned_channels_are_turned_together() -> None:
         node.fit(X, Z, inputs=inputs, outputs=Spec(rate=10, channels=("vx", "vy")))
         errors.append(np.nanmean((node.predict(X[:, ::-1] * [1, -1]) - Z[:, ::-1] * [1, -1]) ** 2))
     assert errors[1] < 0.1 * errors[0]
-    with pytest.raises(StreamError, match=r"turn: no channel 'az' .*there is ax, ay"):
-        learner(turn=(("ax", "az"),)).fit(X, Z, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    "turn, message",
+    [
+        ([("ax", "az")], r"turn: no channel 'az'"),
+        ([("ax", "vx")], "turn: 'ax' and 'vx' are of different streams"),
+        ([("vx", "vy")], "turn: no pair of the input is turned"),
+        ([("ax", "ay"), ("ay", "ax")], "turn: a channel stands in it twice"),
+        ([("ax", "ax")], "turn: a channel stands in it twice"),
+    ],
+)
+def test_channels_that_cannot_be_turned(turn: list[tuple[str, str]], message: str) -> None:
+    X = np.random.default_rng(0).standard_normal((400, 2))
+    inputs, outputs = (Spec(rate=10, channels=(f"{c}x", f"{c}y")) for c in "av")
+    with pytest.raises(StreamError, match=message):
+        learner(turn=tuple(turn)).fit(X, X, inputs=inputs, outputs=outputs)
+
+
+def test_channels_of_one_name_are_turned_on_both_sides() -> None:
+    node = learner(turn=(("vx", "vy"),))
+    node.header = {"in": {"channels": ["vx", "vy"]}, "out": {"channels": ["vx", "vy"]}}
+    assert node._turned() == ([(0, 1)], [(0, 1)])
+
+
+def test_a_channel_that_stood_still_in_learning_does_no_harm_when_it_moves() -> None:
+    """Its standard deviation is 1e-17 by rounding; divided by that, a change of 1e-4 would be all there is."""
+    pytest.importorskip("torch")
+    X, Z = world(600)
+    X = np.column_stack([X, np.full(len(X), 0.1)])
+    node = learner(epochs=1).fit(X, Z)
+    moved = X + np.eye(X.shape[1])[-1] * 1e-4
+    assert np.nanmax(np.abs(node.predict(moved) - node.predict(X))) < 1e-2
+
+
+def test_the_delay_of_a_lookahead_is_a_time() -> None:
+    """Learnt at 50 Hz, 10 samples are 0.2 s, however fast what it runs on comes."""
+    node = held(Sequence(net=small("s4d"), lookahead=10, chunks=40))
+    for rate in (25.0, 50.0, 100.0):
+        assert node.start(Spec(rate=rate, channels=("a", "b", "c"))).delay == pytest.approx(0.2)
+    with pytest.raises(StreamError, match="was fitted at 50 Hz, and this input is irregular"):
+        node.start(Spec(rate=0, channels=("a", "b", "c")))
 
 
 def test_what_it_learns_from() -> None:
@@ -272,8 +319,12 @@ def test_what_cannot_be_judged_is_not_given_out_as_learnt() -> None:
         blind[i:e] = np.nan
     with pytest.raises(StreamError, match="held_out: nothing of what is held out has a truth"):
         learner().fit(X, blind)
+    seen: list[int] = []
+    node = learner(learning_rate=1e30)
+    node.told = lambda epoch, epochs, error: seen.append(epoch)  # type: ignore[misc, assignment]
     with pytest.raises(StreamError, match="learning diverged: a smaller learning_rate"):
-        learner(learning_rate=1e30).fit(X, Z)
+        node.fit(X, Z)
+    assert len(seen) < 2, "what can be known at once is said at once"
 
 
 def test_epochs_of_an_earlier_fit_are_kept() -> None:
@@ -293,6 +344,8 @@ def test_epochs_of_an_earlier_fit_are_kept() -> None:
         ({"low": "s4x"}, "low: type: unknown value 's4x'"),
         ({"dropout": 1.0}, "dropout: 1 leaves nothing"),
         ({"held_out": 1.0}, "held_out: 1 leaves nothing"),
+        ({"channel_dropout": 1.0}, "channel_dropout: 1 leaves nothing"),
+        ({"high": {"type": "transformer", "context": 64}}, "high: context: 64 is more than the"),
         ({"lookahead": -1}, "lookahead: -1 is negative"),
     ],
 )

@@ -19,6 +19,9 @@ def test_what_is_learnt_is_what_runs() -> None:
     for name in ("attitude", "felt", "moved", "rate", "gained", "gained_at", "speed", "reckoned", "reckoned_features"):
         assert learnt[name] == live[name], name
     assert learnt["reckoning"] == live["decoded"]
+    for name in ("motion", "fast", "inputs"):
+        assert learnt[name] == live[name], name
+    assert learnt["hiss"] | {"emit": "sample"} == live["hiss"]
     sensors = [k for name in ("gyr", "acc", "mag") for k in learnt[name]["channels"]]
     assert sensors == live["imu"]["channels"]
     for name in ("gyr", "acc", "mag", "position", "turned"):

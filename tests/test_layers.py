@@ -156,7 +156,7 @@ def test_another_rate_is_another_step(kind: str) -> None:
 
 
 def test_memory_sets_the_step() -> None:
-    a = initial(np.random.default_rng(0), level("net", {"memory": [0.1, 10.0], "width": 200}), 50.0, 3, 2)
+    a = initial("net", np.random.default_rng(0), level("net", {"memory": [0.1, 10.0], "width": 200}), 50.0, 3, 2)
     spans = 1 / np.exp(a["log_dt"]) / 50.0
     assert spans.min() >= 0.1
     assert spans.max() <= 10.0
@@ -174,6 +174,9 @@ def test_memory_sets_the_step() -> None:
         ({"type": "s4d", "init": "leg"}, r"low: init: unknown value 'leg'; did you mean 'legs'\?"),
         ({"type": "s4", "init": "lin"}, "low: init: s4 starts from 'legs'"),
         ({"memory": [3.0, 1.0]}, r"low: memory: \[3.0, 1.0\] is \[shortest, longest\]"),
+        ({"memory": [3.0, np.inf]}, r"low: memory: \[3.0, inf\] is \[shortest, longest\]"),
+        ({"type": "lstm", "init": "ptd"}, "low: init: means nothing to 'lstm'"),
+        ({"type": "mamba", "context": 3}, "low: context: means nothing to 'mamba'"),
     ],
 )
 def test_what_is_wrong_with_a_level(given: Any, message: str) -> None:
@@ -182,8 +185,17 @@ def test_what_is_wrong_with_a_level(given: Any, message: str) -> None:
 
 
 def test_memory_needs_a_rate() -> None:
-    with pytest.raises(StreamError, match="memory: is in s, and the rate of the input is not known"):
-        initial(np.random.default_rng(0), level("net", {"memory": [0.1, 1.0]}), 0.0, 3, 2)
+    with pytest.raises(StreamError, match="net: memory: is in s, and the rate of the input is not known"):
+        initial("net", np.random.default_rng(0), level("net", {"memory": [0.1, 1.0]}), 0.0, 3, 2)
+    with pytest.raises(StreamError, match=r"net: memory: 0.01 s at most, and 0.02 s from sample to sample"):
+        initial("net", np.random.default_rng(0), level("net", {"memory": [0.001, 0.01]}), 50.0, 3, 2)
+
+
+def test_a_transformer_looks_back_no_further_than_it_did_in_learning() -> None:
+    assert level("high", "transformer", 40).context == 40
+    assert level("high", "transformer", 400).context == level("low", "transformer").context == 64
+    with pytest.raises(StreamError, match="high: context: 41 is more than the 40 that a window of learning has"):
+        level("high", {"type": "transformer", "context": 41}, 40)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rich.console
 from parts import Swapper
 
+from rheobase.nodes.dkf import DKF
+from rheobase.nodes.hiss import HiSS
 from rheobase.nodes.kalman import Kalman
 from rheobase.nodes.ridge import Ridge
+from rheobase.nodes.sequence import Sequence
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.graph import Graph, parse
 from rheobase.stream.run import run
-from rheobase.stream.swap import LOG, Swap, swaps
+from rheobase.stream.swap import LOG, Swap, Swaps, swaps
 from rheobase.tools.replay import DIFFERENT, replay_run
 
 
@@ -150,6 +154,20 @@ def test_what_does_not_suit_is_refused_and_counted(
     assert made.swapped == {"dec": {"swaps": 0, "refused": 1}}
     made.push("src", ones(0, 5))
     assert np.allclose(got[0].data, 1.0)
+
+
+def test_a_network_takes_no_other_model_while_it_runs() -> None:
+    """What it remembers is in its own terms, so that its refits would be made in vain: it is said before."""
+    net = {"type": "sequence", "net": {"type": "lstm", "width": 4, "layers": 1}}
+    for node in (DKF(f=net), Sequence(net=net["net"]), HiSS()):
+        assert not node.replaceable
+    assert DKF(f="ridge").replaceable and Ridge().replaceable
+    running = Sequence(net=net["net"])
+    running.name = "net"
+    hand = Swaps.__new__(Swaps)
+    hand.loop = SimpleNamespace(kernels=[running])  # type: ignore[assignment]
+    with pytest.raises(StreamError, match="node 'net' takes no other model while it runs: restart the graph"):
+        hand._fresh(0, "b.npz")
 
 
 def test_what_is_counted_can_be_asked_for_while_a_swap_is_made(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
             for seed in seeds:
                 bar.update(task, description=f"fit {name}")
                 change: dict[str, Any] = {"model": ""} if seed is None else {"model": "", "seed": seed}
+                change |= {"resume": ""} if "resume" in node.parameters() else {}  # one file is of one fit
                 fits.append(_score(name, dataclasses.replace(node, **change), splits[name], protocol.metrics, say))
                 bar.advance(task, protocol.seeds / len(seeds))
             scores.rows.append(_merged(fits))
@@ -308,6 +309,8 @@ def _score(
             Y, Sigma = node.posterior(rows.X_test, rows.segment_test)
     except StreamError as e:
         raise StreamError(f"node {name!r} ({type_name(type(node))}): {e}") from None
+    if getattr(node, "emit", "") == "sample":
+        Y[Y[:, -1] == 1] = np.nan  # what is said of a part of a chunk is no estimate of the whole
     Y = at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test)
     there = np.isfinite(np.hstack([Y, rows.Z_test])).all(axis=1)
     due = sum(int(n) // getattr(node, "every", 1) for n in np.unique(rows.segment_test, return_counts=True)[1])

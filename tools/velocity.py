@@ -32,7 +32,7 @@ import rich.console
 import rich.table
 from numpy.typing import NDArray
 
-from rheobase.nodes._level import Kind
+from rheobase.nodes._level import OWN, Kind
 from rheobase.nodes._sequence import SequenceModel
 from rheobase.nodes._training import split
 from rheobase.nodes.hiss import HiSS
@@ -111,8 +111,9 @@ def model(name: str, width: int, **more: Any) -> SequenceModel:
 
 
 def stack(kind: str, width: int, more: dict[str, Any]) -> dict[str, Any]:
-    """The words of a level; Mamba has its own number of states."""
-    return {"type": kind, "width": width} | {k: v for k, v in more.items() if k != "states" or kind != "mamba"}
+    """The words of a level, those that its kind knows; Mamba has its own number of states."""
+    known = [k for k in ("layers", *OWN[kind]) if k in more and (k, kind) != ("states", "mamba")]
+    return {"type": kind, "width": width} | {k: more[k] for k in known}
 
 
 def count(node: SequenceModel, n: int = 12) -> int:
