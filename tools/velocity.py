@@ -230,7 +230,7 @@ def show(rows: list[dict[str, Any]], way: str, share: float, features: str, cons
     title = f"{features}: learnt on {', '.join(learn)}, scored on {', '.join(test)}, {share:.0%} of the data"
     table = rich.table.Table(title=title)
     for heading in ("model", "weights", "seeds", "mse, causal", "r2 x, y, z", "mse, ahead", "r2 ahead", "held out"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=heading == "model")
     names = {r["name"] for r in mine}
     by = {n: [r for r in mine if r["name"] == n] for n in names}
     for n in sorted(names, key=lambda n: float(np.mean([r["mse"] for r in by[n]]))):
