@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rheobase.nodes import _follow, _glm
+from rheobase.nodes import _em, _follow, _glm
 from rheobase.nodes._em import PSEUDO
 from rheobase.nodes._hmm import FLOOR
 from rheobase.stream.block import StreamError
@@ -85,6 +85,22 @@ def forgetting(tau: float, rate: float, W: F) -> Forgetting:
     if bins <= 1:
         raise StreamError(f"adapt: {tau:g} s is less than a bin")
     return Forgetting(True, math.exp(-1 / bins), bins, GAP + 1 / rate, float(zlib.crc32(W.tobytes())))
+
+
+def moments(data: _em.Data, m: _em.Model, gamma: F, law: int) -> dict[str, F]:
+    """What weights that adapt begin to doubt from: of each state the mean h h' (S, M, M), times its share, and the mean
+    Fisher information of u (S, N).
+    """
+    S, M, N = m.W.shape
+    second, inform = np.zeros((S, M, M)), np.zeros((S, N))
+    for rows in _glm.chunks(len(data.X)):
+        for s in range(S):
+            h, g = data.H[rows], gamma[rows, s]
+            U = h @ m.W[s]
+            f = _glm.means(U, law)
+            second[s] += (h * g[:, None]).T @ h / len(data.X)
+            inform[s] += g @ _glm.gradients(f, f, _glm.slopes(U, f, law), m.V[s], law)[1]
+    return {"moments": second, "inform": inform / np.maximum(gamma.sum(axis=0), 1.0)[:, None]}
 
 
 def adapting(f: Forgetting, W: F, Pi: F, log_Pi: F, moments: F, inform: F, lag: int) -> Adapting:

@@ -22,6 +22,8 @@ from rheobase.stream.block import Array
 F = NDArray[np.float64]
 Told = Callable[[str, int, float], None]
 
+ALONE, STILL = 30, 1e-6
+"""Most Fisher steps of the GLM of one state; one that moves no weight by more is the last."""
 SHORT = 12
 """Iterations of each start, of which the best goes on."""
 FEW = 10_000
@@ -79,6 +81,12 @@ class Model(NamedTuple):
     def posterior(self, data: Data, law: int) -> _hmm.Posterior:
         return _hmm.posterior(self.emissions(data, law), self.Pi, self.p0, data.segment)
 
+    def scaled(self, size: Array, B: int) -> Model:
+        """That of x, where this one is of x / size (N,), with B filters of the past (Gaussian)."""
+        of = np.ones(self.W.shape[1])
+        of[: B * len(size)] = np.tile(size, B)
+        return self._replace(W=self.W * size / of[:, None], V=self.V * size**2)
+
     def order(self, at: Array) -> Model:
         """The same with its states in another order."""
         return Model(self.W[at], self.V[at], self.Pi[np.ix_(at, at)], self.p0[at])
@@ -120,7 +128,10 @@ def variances(data: Data, gamma: Array, W: Array, law: int) -> F:
     if law != _glm.GAUSSIAN:
         return np.ones((len(W), data.X.shape[1]))
     there = _glm.known(data.X, law)
-    whole = np.nanvar(np.where(there, data.X, np.nan), axis=0) + 1e-12
+    n = np.maximum(there.sum(axis=0), 1)
+    mean = np.where(there, data.X, 0.0).sum(axis=0) / n
+    whole = np.where(there, (data.X - mean) ** 2, 0.0).sum(axis=0) / n
+    whole = np.where(there.any(axis=0), whole + 1e-12, 1.0)
     V = []
     for s in range(len(W)):
         r2 = np.where(there, (data.X - data.H @ W[s]) ** 2, 0.0)
@@ -179,8 +190,10 @@ def one_state(data: Data, prior: Prior, law: int) -> Model:
     W = np.vstack([np.zeros((data.H.shape[1] - 1, N)), prior.b0])[None]
     flat = np.ones((len(data.X), 1))
     m = Model(W, variances(data, flat, W, law), np.ones((1, 1)), np.ones(1))
-    for _ in range(5):
-        m = improved(data, m, flat, np.ones((1, 1)), prior._replace(sd=np.inf), law, {})
+    for _ in range(ALONE):
+        was, m = m, improved(data, m, flat, np.ones((1, 1)), prior._replace(sd=np.inf), law, {})
+        if np.abs(m.W - was.W).max() < STILL:
+            break
     return m
 
 

@@ -167,6 +167,11 @@ def climb(delta, new, ell, log_Pi, log_p0, first, back):
     for j in range(S):
         delta[j] = new[j] + ell[j]
         most = max(most, delta[j])
+    if not np.isfinite(most):  # impossible in every state: it says nothing, and the path goes on
+        most = -np.inf
+        for j in range(S):
+            delta[j] = new[j]
+            most = max(most, delta[j])
     for j in range(S):
         delta[j] -= most
 

@@ -64,7 +64,8 @@ def log_gumbel_softmax(a: Array, a0: Array, tau: float) -> F:
 
 class Quadratic:
     """sum log p(x | w), weighted by how likely each state is, near the weights of a model: lin' w - 1/2 w' J w + const,
-    with lin (S, N, M) and J (S, N, M, M), M = N + 1. The prior of biases is in it.
+    with lin (S, N, M) and J (S, N, M, M). Features are the N neurons, covariates, and 1. The priors of covariates and
+    biases are in it.
     """
 
     def __init__(self, data: _em.Data, m: _em.Model, gamma: Array, prior: _em.Prior, law: int) -> None:
@@ -75,6 +76,8 @@ class Quadratic:
             at = data.X[near], data.H[near], gamma[near, s], m.W[s], m.V[s], law
             self.J[s] = _glm.information(*at)
             self.lin[s] = _glm.uphill(*at).T + np.einsum("nij,jn->ni", self.J[s], m.W[s])
+        outside = np.arange(N, M - 1)
+        self.J[:, :, outside, outside] += _glm.WIDE**-2
         self.J[:, :, -1, -1] += _glm.BIAS_SD**-2
         self.lin[:, :, -1] += prior.b0 * _glm.BIAS_SD**-2
 
@@ -88,8 +91,8 @@ def learnt(data: _em.Data, m: _em.Model, prior: _em.Prior, law: int) -> tuple[_e
     (S, N, N, 3) of each connection's kind; and a0 (N, N, 3).
     """
     N = m.W.shape[2]
-    on = np.abs(m.W[:, :-1])
-    big = on > np.median(on)
+    on = np.abs(m.W[:, :N])
+    big = on >= np.median(on)
     rho, mu, sigma = np.full(3, 1 / 3), float(np.log(on[big]).mean()), 1.0
     a0 = np.tile(rho, (N, N, 1))
     for _ in range(QUADRATICS):
@@ -118,13 +121,13 @@ def _round(about: Quadratic, w: F, a0: F, x: F) -> tuple[F, F]:
     for j in range(M):
         Jj = about.J[:, :, j, j]
         c = about.lin[:, :, j] - np.einsum("snk,snk->sn", about.J[:, :, j], w) + Jj * w[:, :, j]
-        if j == N:
+        if j >= N:
             w[:, :, j] = c / Jj
-            break
+            continue
         down = -0.5 * Jj[..., None] * x * x
         exc, inh = c[..., None] * x + down, -c[..., None] * x + down
         sums = [logsumexp(e, axis=-1) - math.log(len(x)) for e in (inh, exc)]
-        q[:, :, j] = softmax(np.log(a0[:, j]) + np.stack([sums[0], np.zeros((S, N)), sums[1]], axis=-1))
+        q[:, :, j] = softmax(np.log(a0[:, j] + 1e-300) + np.stack([sums[0], np.zeros((S, N)), sums[1]], axis=-1))
         p_inh, p_exc = softmax(inh), softmax(exc)
         w[:, :, j] = q[:, :, j, 2] * (p_exc @ x) - q[:, :, j, 0] * (p_inh @ x)
         there = q[:, :, j, 0] + q[:, :, j, 2] + 1e-300

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from rheobase.nodes import _em, _glm, _hmm, _onehot
-from rheobase.nodes._adapt import Adapting, Forgetting, adapting, clear, forgetting, learn_from, take_over
-from rheobase.nodes._decoder import Decoder, Training, spec_header
+from rheobase.nodes._adapt import Adapting, Forgetting, adapting, clear, forgetting, learn_from, moments, take_over
+from rheobase.nodes._decoder import Decoder, Training, spec_header, spread
 from rheobase.nodes._follow import follow
 from rheobase.stream.block import Array, Spec, StreamError, numbered
 from rheobase.stream.node import Count, Fraction, NotNegative, Positive, Seed, kernel
@@ -197,14 +197,19 @@ class HmmGlm(Decoder):
         X, law = np.where(data.rows[:, None], data.X[:, :n], np.nan), self.law
         if law != _glm.GAUSSIAN and (X < 0).any():
             raise StreamError("takes counts, and its input goes below 0")
-        H = _glm.design(data.X[:, :n], data.X[:, n:], phi, psi, data.segment, law)
-        all_ = _em.Data(X, H, data.segment)
-        b0 = _glm.unlinked(np.nansum(X, axis=0) / data.rows.sum(), law)
+        size = np.ones(n)
+        if law == _glm.GAUSSIAN:  # whose noise and priors are in standard deviations of each channel
+            size = spread(X)
+            X[:, size == 0] = np.nan  # one that stands still tells nothing of the states
+            size[size == 0] = 1.0
+        H = _glm.design(data.X[:, :n] / size, data.X[:, n:], phi, psi, data.segment, law)
+        all_ = _em.Data(X / size, H, data.segment)
+        b0 = _glm.unlinked(data.X[data.rows, :n].mean(axis=0) / size, law)
         prior = _em.Prior(np.inf if self.prior == "none" else self.sd, self.l1, b0)
         if like and np.shape(like["W"])[1:] == (H.shape[1], n) and self.states in (None, len(like["W"])):
-            then = _em.Model(*(like[k] for k in _em.Model._fields))
+            then = _em.Model(*(like[k] for k in _em.Model._fields)).scaled(1 / size, len(phi))
             m, trace = _em.em(all_, then, prior, law, self.iterations, self.told)
-            m = m.order(_hmm.matched(like["W"], m.W))
+            m = m.order(_hmm.matched(then.W, m.W))
         else:
             S = self.states or self._chosen(all_, prior)
             m, trace = _em.learnt(all_, S, prior, law, self.iterations, self.restarts, self.seed, self.told)
@@ -213,6 +218,8 @@ class HmmGlm(Decoder):
             m, kinds, a0 = _onehot.learnt(all_, m, prior, law)
             more = {"kinds": kinds, "a0": a0}
         gamma = m.posterior(all_, law).gamma
+        m = m.scaled(size, len(phi))
+        all_ = _em.Data(X, _glm.design(data.X[:, :n], data.X[:, n:], phi, psi, data.segment, law), data.segment)
         return {**m._asdict(), "phi": phi, "psi": psi, "trace": np.array(trace), **more, **moments(all_, m, gamma, law)}
 
     def _chosen(self, data: _em.Data, prior: _em.Prior) -> int:
@@ -271,22 +278,6 @@ def adapting_step(params, state, t, x, y):
     follow(params, a.W, a.Pi, a.log_Pi, state, x, y)
     learn_from(params, state, x)
     return True
-
-
-def moments(data: _em.Data, m: _em.Model, gamma: F, law: int) -> dict[str, F]:
-    """What weights that adapt begin to doubt from: of each state the mean h h' (S, M, M), times its share, and the mean
-    Fisher information of u (S, N).
-    """
-    S, M, N = m.W.shape
-    second, inform = np.zeros((S, M, M)), np.zeros((S, N))
-    for rows in _glm.chunks(len(data.X)):
-        for s in range(S):
-            h, g = data.H[rows], gamma[rows, s]
-            U = h @ m.W[s]
-            f = _glm.means(U, law)
-            second[s] += (h * g[:, None]).T @ h / len(data.X)
-            inform[s] += g @ _glm.gradients(f, f, _glm.slopes(U, f, law), m.V[s], law)[1]
-    return {"moments": second, "inform": inform / np.maximum(gamma.sum(axis=0), 1.0)[:, None]}
 
 
 def connectivity(arrays: dict[str, Array], header: dict[str, Any]) -> F:

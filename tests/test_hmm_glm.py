@@ -385,3 +385,36 @@ def test_fisher_information_is_the_sum_over_samples(M: int, law: int) -> None:
     there = g[:, None] * np.isfinite(X)
     np.testing.assert_allclose(G, np.einsum("tm,tn->mn", H, there * up), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(J, np.einsum("tn,ti,tj->nij", there * weight, H, H, optimize=True), rtol=1e-9, atol=1e-9)
+
+
+def test_values_are_learnt_in_any_unit_and_a_channel_that_stands_still_tells_nothing() -> None:
+    rng = np.random.default_rng(0)
+    z = np.repeat(np.arange(40) % 2, 25)
+    X = np.array([[0.0, 1, 2], [1.5, -1, 1]])[z] + 0.5 * rng.standard_normal((1000, 3))
+    node = HmmGlm(states=2, emission="gaussian", restarts=2)
+    plain = node.fit(X).predict(X)[:, 2]
+    assert max(np.mean(plain == z), np.mean(plain != z)) > 0.95
+    for factor in (1e-6, 1e5):
+        np.testing.assert_array_equal(node.fit(factor * X).predict(factor * X)[:, 2], plain)
+    still = np.column_stack([X, np.full(1000, 0.1)])
+    found = node.fit(still).predict(still)[:, 2]
+    assert max(np.mean(found == z), np.mean(found != z)) > 0.95
+
+
+def test_a_refit_of_values_goes_on_from_where_the_first_ended() -> None:
+    rng = np.random.default_rng(1)
+    X = 1000 * (np.repeat(np.arange(20) % 2, 50)[:, None] + 0.3 * rng.standard_normal((1000, 2)))
+    node = HmmGlm(states=2, emission="gaussian", restarts=2)
+    first = node.fit(X).arrays
+    again = node.fit(X, like=first).arrays
+    np.testing.assert_allclose(again["W"], first["W"], rtol=0.02, atol=5)
+    assert len(again["trace"]) <= 4
+
+
+def test_a_bin_that_is_impossible_in_every_state_does_not_stop_the_path() -> None:
+    X, _ = drawn(200)
+    node = HmmGlm(states=2, link="exp", restarts=1).fit(X)
+    broken = X.copy()
+    broken[50] = 1e306
+    labels, clean = node.predict(broken)[:, 2], node.predict(X)[:, 2]
+    assert np.mean(labels[60:] == clean[60:]) > 0.98

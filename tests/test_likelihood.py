@@ -50,6 +50,13 @@ def test_states_are_fitted_and_scored_beside_plainer_models(folder: Path) -> Non
     assert "bits/spike" in text and f"{states:.4f}" in text and "wrote models/mind_states.npz" in text
 
 
+def test_a_one_hot_prior_is_held_against_plain_ones(folder: Path) -> None:
+    text = GRAPH.format(folder).replace("restarts: 1", "restarts: 1, prior: onehot")
+    scores = fit(parse(text, "mind.yaml"), "states")
+    assert [r.name for r in scores.rows] == ["states", "no coupling", "one state", "rate"]
+    assert Path("models/mind_states.npz").exists()
+
+
 def test_a_graph_that_plays_to_itself_is_fitted_on_what_it_plays(folder: Path) -> None:
     pytest.importorskip("pylsl")
     text = GRAPH.format(folder).replace(

@@ -80,3 +80,16 @@ def test_finds_connections_and_better_weights_than_a_gaussian_prior() -> None:
     data = _em.Data(x, _glm.design(x, np.zeros((len(x), 0)), node.arrays["phi"], np.zeros((0, 1)), segment, 0), segment)
     loose, q, a0 = _onehot.relaxed(data, m, _em.Prior(1 / 3, 0, np.zeros(8)), 0, steps=100)
     assert np.isfinite(loose.W).all() and q.shape == (2, 8, 8, 3) and np.allclose(a0.sum(axis=-1), 1)
+
+
+def test_covariates_have_the_plain_prior() -> None:
+    """One of an event that is never seen, too; and one neuron alone has a connection to itself."""
+    rng = np.random.default_rng(0)
+    event = (np.arange(1000) % 50 < 10).astype(float)
+    X = rng.poisson(np.exp(-1.0 + 1.2 * event)[:, None], (1000, 3)).astype(float)
+    node = HmmGlm(states=1, link="exp", prior="onehot", covariates=2).fit(np.column_stack([X, event, 0 * event]))
+    W = node.arrays["W"][0]
+    assert np.isfinite(W).all()
+    np.testing.assert_allclose(W[3], 1.2, atol=0.25)
+    np.testing.assert_allclose(W[5], -1.0, atol=0.25)
+    assert np.isfinite(HmmGlm(states=1, link="exp", prior="onehot").fit(X[:, :1]).arrays["W"]).all()

@@ -79,12 +79,13 @@ def compare(
     whole = np.where(np.isfinite(X_test[:, :neurons]), X_test[:, :neurons], 0)
     per = whole.sum(axis=1) if counts else np.full(len(whole), float(neurons))
     found = Likelihoods(title, "spike" if counts else "value", len(X_test))
-    plain = dict(model="", restarts=1)
+    plain = dict(model="", prior="gaussian")
+    alone = dict(plain, restarts=1, states=1)
     rivals: dict[str, tuple[str, Decoder, bool]] = {
         name: ("", node, True),
         "no coupling": ("the same states, each neuron for itself", _like(node, plain, history="none"), True),
-        "one state": ("a GLM", _like(node, plain, states=1, prior="gaussian"), True),
-        "rate": ("a rate for each neuron", _like(node, plain, states=1, history="none", covariates=0), False),
+        "one state": ("a GLM", _like(node, alone), True),
+        "rate": ("a rate for each neuron", _like(node, alone, history="none", covariates=0), False),
     }
     if node.history == "none":  # type: ignore[attr-defined]
         del rivals["no coupling"]
