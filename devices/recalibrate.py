@@ -223,6 +223,6 @@ class Recalibrate(Sink):
         if self.inputs and self.inputs[0] != features[0]:
             raise StreamError(f"in: the first is {self.inputs[0]!r}, and {self.node!r} decodes {features[0]!r}")
         values = {k: v for k, v in entry.items() if k not in ("type", "in", "process")}
-        if not kind.make(**values).replaceable:
+        if not getattr(kind.make(**values), "replaceable", True):
             raise StreamError(f"node: {self.node!r} ({entry['type']}) takes no other model while it runs")
         return kind, values

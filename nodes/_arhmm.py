@@ -199,6 +199,9 @@ def regress(s: Sequences, gamma: F, floor: F, before: ARHMM | None = None) -> tu
         wide = size - d + k
         rows = np.isfinite(s.L[:, :, :wide]).all(axis=2) & np.isfinite(s.Y[:, :, k]) & s.there
         X, y, w = s.L[rows][:, :wide], s.Y[rows][:, k], gamma[rows]
+        unit = np.sqrt((X * X).sum(axis=0) / max(len(X), 1))  # lags and intercept differ in size, which pinv minds
+        unit[unit == 0] = 1.0
+        X = X / unit
         for i in range(Q):
             wi = w[:, i]
             if wi.sum() < wide:
@@ -206,8 +209,9 @@ def regress(s: Sequences, gamma: F, floor: F, before: ARHMM | None = None) -> tu
                     continue
                 wi = np.ones(len(wi))
             W = X * wi[:, None]
-            B[i, k, :wide] = -(y @ W) @ np.linalg.pinv(X.T @ W, hermitian=True)
-            e = y + X @ B[i, k, :wide]
+            b = -(y @ W) @ np.linalg.pinv(X.T @ W, hermitian=True)
+            e = y + X @ b
+            B[i, k, :wide] = b / unit
             s2[i, k] = max(wi @ e**2 / wi.sum(), floor[k])
     return B, s2
 
@@ -287,6 +291,8 @@ def _cut(s: Sequences, Q: int, left_right: bool, rng: np.random.Generator) -> F:
     else:
         y = s.Y[:, :, 0]
         known = y[np.isfinite(y)]
+        if len(known) < Q:
+            raise StreamError(f"states: {len(known)} samples are no basis for {Q} states")
         centre = rng.choice(known, Q, replace=False)
         z = np.abs(np.nan_to_num(y, nan=float(known.mean()))[:, :, None] - centre).argmin(axis=2)
     return np.asarray(np.eye(Q)[z])

@@ -93,6 +93,15 @@ class Decoder(Kernel):
         raise NotImplementedError
 
     @property
+    def judged(self) -> bool:
+        """Whether it gives an estimate of z."""
+        return not self.unsupervised
+
+    def estimate(self, Y: Array, d: int) -> Array:
+        """Of all that it gives, Y (T, ...), what estimates z (T, d)."""
+        return Y[:, :d]
+
+    @property
     def replaceable(self) -> bool:
         """Whether another model can take over between two samples, with what this one remembers."""
         return True
@@ -123,15 +132,20 @@ class Decoder(Kernel):
             raise StreamError(f"X has {len(X)} rows, Z {len(Z)}")
         good = np.asarray(np.isfinite(np.hstack([X, Z])).all(axis=1))
         if rows is not None:
-            good &= np.asarray(rows, bool)
+            good &= _as_long("rows", rows, X).astype(bool)
         least = X.shape[1] + Z.shape[1] + 2
         if good.sum() < least:
+            _some_of_each(X, Z, inputs)
             raise StreamError(f"{good.sum()} rows to learn from, {least} are the least for {X.shape[1]} channels")
-        stretch = np.zeros(len(X), np.int64) if segment is None else np.asarray(segment, np.int64)
+        stretch = np.zeros(len(X), np.int64) if segment is None else _as_long("segment", segment, X)
         outputs = outputs or Spec(rate=0, channels=numbered("z", Z.shape[1]))
         of = spec_header(inputs) if inputs else {"n": X.shape[1]}, spec_header(outputs)
         self.header = {"in": of[0], "out": of[1]}  # for those that learn by rate or by name
-        return self.hold(self.learn(Training(X, Z, good, stretch), like), *of)
+        found = self.learn(Training(X, Z, good, stretch), like)
+        for key, a in found.items():
+            if not np.isfinite(a).all():
+                raise StreamError(f"learning ended in no numbers ({key} is not finite): smaller steps, or other data")
+        return self.hold(found, *of)
 
     def hold(self, arrays: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Self:
         """Be fitted: have these arrays, whatever the model file says."""
@@ -147,10 +161,12 @@ class Decoder(Kernel):
     def predict(self, X: ArrayLike, segment: ArrayLike | None = None) -> NDArray[np.float64]:
         """Decode X (T, n) from a fresh start: (T, d), NaN in rows that no estimate comes with."""
         X = _table("X", X)
+        if X.shape[1] != self.header.get("in", {}).get("n", X.shape[1]):
+            raise StreamError(f"was fitted on {self.header['in']['n']} channels, X has {X.shape[1]}")
         named = self.header.get("in", {}).get("channels") or numbered("x", X.shape[1])
         loop = Loop([self], [-1], [0])
         out = loop.start(Spec(rate=self.header.get("in", {}).get("rate", 0.0), channels=named))[0]
-        stretch = np.zeros(len(X), np.int64) if segment is None else np.asarray(segment, np.int64)
+        stretch = np.zeros(len(X), np.int64) if segment is None else _as_long("segment", segment, X)
         cuts = [0, *(np.flatnonzero(np.diff(stretch)) + 1), len(X)]
         Y = np.full((len(X), out.n), np.nan)
         for k, (a, b) in enumerate(itertools.pairwise(cuts)):
@@ -287,6 +303,22 @@ def spread(X: Array) -> Array:
     sd = np.nanstd(X, axis=0)
     flat = (np.nanmax(X, axis=0) == np.nanmin(X, axis=0)) | (sd <= 1e-12 * np.nanmax(np.abs(X), axis=0))
     return np.where(flat, 0.0, sd)
+
+
+def _as_long(name: str, given: ArrayLike, X: Array) -> NDArray[np.int64]:
+    made = np.asarray(given, np.int64)
+    if made.shape != (len(X),):
+        raise StreamError(f"{name} must be ({len(X)},), one for each row of X, has shape {made.shape}")
+    return made
+
+
+def _some_of_each(X: Array, Z: Array, inputs: Spec | None) -> None:
+    """Raises StreamError that names a channel without a value."""
+    for word, table in (("X", X), ("Z", Z)):
+        none = ~np.isfinite(table).any(axis=0)
+        for k in np.flatnonzero(none & ~none.all()):
+            name = repr(inputs.channels[k]) if inputs and word == "X" else k
+            raise StreamError(f"channel {name} of {word} has no value: leave it out")
 
 
 def _table(name: str, X: ArrayLike) -> NDArray[np.float64]:

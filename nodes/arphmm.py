@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rheobase.nodes import _arhmm, _phase_type
 from rheobase.nodes._arhmm_filter import GIVEN, filtered
-from rheobase.nodes._decoder import Decoder, Training
+from rheobase.nodes._decoder import Decoder, Training, spread
 from rheobase.nodes._phase_type import Stages, band, expand
 from rheobase.nodes._pool import best_pool, first_phases, log_q
 from rheobase.nodes._rollout import first_below
-from rheobase.stream.block import Array, Spec, StreamError
+from rheobase.stream.block import Array, Spec, StreamError, numbered
 from rheobase.stream.node import Count, Fraction, Positive, Seed, kernel
 
 
@@ -141,6 +141,18 @@ class ARPHMM(Decoder):
     }  # fmt: skip
     adjustable = ("model", "cap", "horizon", "posterior")
 
+    def check(self) -> None:
+        if self.cap > self.horizon:
+            raise StreamError(f"cap: {self.cap:g} is more than the horizon of {self.horizon}")
+        super().check()
+
+    @property
+    def judged(self) -> bool:
+        return self.knowledge != "none"
+
+    def estimate(self, Y: Array, d: int) -> Array:
+        return Y[:, [GIVEN.index("rul" if self.knowledge == "life" else "state")]]
+
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
         more = tuple(f"p{i}" for i in range(self.states)) if self.posterior else ()
@@ -153,12 +165,20 @@ class ARPHMM(Decoder):
         if self.knowledge == "life" and not self.left_right:
             raise StreamError("left_right: a remaining life only falls, so knowledge of it needs left_right: true")
         there = np.where(np.isfinite(data.X), data.X, np.nan)
+        names = self.header.get("in", {}).get("channels") or numbered("x", there.shape[1])
+        for name, sd in zip(names, spread(there), strict=True):
+            if sd == 0:
+                raise StreamError(
+                    f"channel {name!r} does not vary, and has no noise to be sure by: leave it out (pick)"
+                )
         cuts = np.flatnonzero(np.diff(data.segment)) + 1
         ys, zs = np.split(there, cuts), np.split(data.Z[:, 0], cuts)
         pls = None if self.knowledge == "none" else [self._plausible(z) for z in zs]
         failed = [self.knowledge == "life" and z[-1] == 0 for z in zs]
         s = _arhmm.sequences(ys, pls, Q, P, failed)
         model, log_L = _arhmm.learn(s, Q, self.left_right, pls is not None, self.restarts, self.seed)
+        if not all(np.isfinite(a).all() for a in model):
+            raise StreamError(f"order: too few samples have the {P} before them")
         log_b = _arhmm.log_b(model, s)
         paths = [_arhmm.viterbi(model.pi, model.A, b, n) for b, n in zip(log_b, s.length, strict=True)]
         made = _phase_type.stages(model.A, _phase_type.sojourns(paths, list(s.failed), Q), self.phases)
@@ -195,8 +215,10 @@ class ARPHMM(Decoder):
         """
         u, rng = np.asarray(u, float), np.random.default_rng(self.seed)
         rows = [np.flatnonzero((np.asarray(segment) == k) & np.isfinite(u)) for k in np.unique(segment)]
-        drawn = np.concatenate([rng.choice(r, draw) for r in rows if len(r)])
         n = sum(len(r) > 0 for r in rows)
+        if not n:
+            raise StreamError("levels: none is known")
+        drawn = np.concatenate([rng.choice(r, draw) for r in rows if len(r)])
         at = (0.05 - 0.05 / n, 0.5, min(0.95 + 0.95 / n, 1.0))  # of the least whole number over 0.95 (n + 1)
         self.arrays = self.arrays | {"levels": np.quantile(u[drawn], at).clip(1e-9, 1 - 1e-9)}
         return self

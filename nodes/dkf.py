@@ -63,8 +63,7 @@ class DKF(Decoder):
     """Where Q^-1 - S^-1 is not positive definite. robust: S^-1 is left out, there and everywhere.
     fallback_text: it is left out there (the paper's words).
     fallback_code: it is left out of Sigma there, and f weighs Q^-1 + S^-1 (the authors' code).
-    clip: the part of Q that exceeds S is set to S.
-    """
+    clip: the part of Q that exceeds S is set to S."""
 
     S: Literal["cov", "lyapunov"] = "cov"
     """S is the covariance of z in training, or what A and Gamma make stationary."""
@@ -86,6 +85,7 @@ class DKF(Decoder):
 
     shapes = {"A": "d d", "Gamma": "d d", "S": "d d", "Q": "d d", "z_mean": "d", "scale": "", "spread": ""}
     adjustable = ("model", "gain", "nonpd", "steady", "covariance")
+    kept = ("bins", "nonpd", "missing")
 
     def regressor(self, key: str = "f") -> Decoder:
         """A fresh f, or g of the dynamics. Raises StreamError where it cannot be made."""
@@ -114,7 +114,7 @@ class DKF(Decoder):
     @property
     def health(self) -> dict[str, int]:
         """Bins decoded, those not positive definite, those missing."""
-        return {k: int(getattr(self.state, k)[0]) for k in ("bins", "nonpd", "missing")} if self.state else {}
+        return {k: int(getattr(self.state, k)[0]) for k in self.kept} if self.state else {}
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()

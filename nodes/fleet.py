@@ -77,6 +77,9 @@ class Fleet(Kernel):
     Errors: a first channel that is not `unit`; a node that is no kernel; more than 8 nodes.
     """
 
+    resets = False
+    """A gap in the stream, as when its sender was started anew, is a silence of each unit: `gone` says what of it."""
+
     chain: tuple[str | dict[str, Any], ...]
     """The nodes, in order: a type, or a table with its parameters."""
 

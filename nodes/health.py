@@ -62,6 +62,10 @@ class Health(Decoder):
         theta = bisquare(X, target[data.rows])
         return dict(theta=theta[1:], bias=np.array(theta[0]))
 
+    @property
+    def judged(self) -> bool:
+        return False
+
     def start(self, x: Spec) -> Spec:
         return super().start(x).replace(channels=("health",), unit="")
 

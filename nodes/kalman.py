@@ -107,7 +107,7 @@ class Kalman(Decoder):
 def dynamics(data: Training, z_mean: Array) -> tuple[Array, Array]:
     """A, Gamma of z(t) = A z(t-1) + N(0, Gamma) by least squares.
 
-    Gamma divides by the number of training rows, as the authors of the DKF do, not by that of the pairs.
+    Gamma divides by one more than the number of pairs: in an unbroken stretch that of rows, as the DKF's authors do.
     """
     t = data.pairs()
     before, after = data.Z[t - 1] - z_mean, data.Z[t] - z_mean
@@ -115,7 +115,7 @@ def dynamics(data: Training, z_mean: Array) -> tuple[Array, Array]:
         raise StreamError(f"{len(t)} pairs of neighbouring rows are too few to learn how z moves")
     A = np.linalg.lstsq(before, after)[0].T
     R = after - before @ A.T
-    return A, R.T @ R / data.rows.sum()
+    return A, R.T @ R / (len(t) + 1)
 
 
 def belief(S: Array) -> Belief:

@@ -71,6 +71,10 @@ class RegimeScale(Decoder):
             raise StreamError(f"least: no sensor goes with z by a correlation of {self.least:g}")
         return dict(centre=centre, per=per, mean=mean[:, chosen], gain=gain[:, chosen], chosen=chosen.astype(float))
 
+    @property
+    def judged(self) -> bool:
+        return False
+
     def start(self, x: Spec) -> Spec:
         out = super().start(x)
         return out.replace(channels=tuple(x.channels[c] for c in self.params.chosen), unit="")

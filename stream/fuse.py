@@ -186,8 +186,11 @@ class Loop:
     def _new_segment(self) -> None:
         for k, (_, slot) in zip(self.kernels, self._slots, strict=True):
             if k.resets:
+                kept = [(getattr(k.state, word), getattr(k.state, word).copy()) for word in k.kept]
                 for now, at_start, (a, b) in zip(self.s, self.s0, slot, strict=True):
                     now[a:b] = at_start[a:b]
+                for now, before in kept:
+                    now[...] = before
 
     def _write(self, made: list[tuple[_Slot, _Slot]]) -> tuple[str, dict[str, Any]]:
         """The loop's source, and what its names stand for."""

@@ -196,6 +196,9 @@ class Kernel(Node):
     resets: ClassVar[bool] = True
     """Whether its state returns to the start at a new segment (after a gap or a clock reset)."""
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Fields of its state that do not: what counts from the start of a run on."""
+
     params: Any = dataclasses.field(default=(), init=False, repr=False)
     state: Any = dataclasses.field(default=(), init=False, repr=False)
 

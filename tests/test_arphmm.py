@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from rheobase.nodes._phase_type import Stages, expand, mean_life, quantile, surv
 from rheobase.nodes._pool import first_phases, log_q
 from rheobase.nodes._rollout import first_below
 from rheobase.nodes.arphmm import ARPHMM
-from rheobase.stream.block import StreamError
+from rheobase.stream.block import Spec, StreamError
+from rheobase.stream.graph import parse
+from rheobase.tools.fit import evaluate, fit
 
 F = NDArray[np.float64]
 I = {word: k for k, word in enumerate(GIVEN)}  # noqa: E741
@@ -242,3 +245,44 @@ def test_the_second_opinion_agrees_where_health_says_it_all() -> None:
         assert abs(told - 20) < 15
     with pytest.raises(StreamError, match="the last 3 samples"):
         node.rollout(X[:3], below=0.0)
+
+
+def test_a_sensor_that_does_not_vary_is_refused_by_name() -> None:
+    """Its variance would be rounding, and every sample as good as certain of a state."""
+    X, life, unit = engines(d=2)
+    X[:, 1] = 0.1
+    inputs = Spec(rate=0, channels=("s11", "s1"))
+    with pytest.raises(StreamError, match="channel 's1' does not vary"):
+        ARPHMM(states=3, order=1, width=10.0).fit(X, life, segment=unit, inputs=inputs)
+
+
+def test_lags_are_learnt_whatever_the_unit() -> None:
+    X, life, unit = engines()
+    node = ARPHMM(states=3, order=2, width=10.0, phases=1, horizon=150)
+    a = node.fit(X, life, segment=unit).arrays["B"][..., :2]
+    for factor in (1e-9, 1e9):
+        np.testing.assert_allclose(node.fit(factor * X, life, segment=unit).arrays["B"][..., :2], a, rtol=0, atol=1e-6)
+
+
+def test_it_is_scored_by_remaining_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beside it is no estimate, and of a node that gives none nothing is scored."""
+    X, life, unit = engines(24)
+    np.savez(tmp_path / "x.npz", x=X, t=np.arange(len(X)) + 1000.0 * unit)
+    np.savez(tmp_path / "z.npz", z=life, t=np.arange(len(X)) + 1000.0 * unit)
+    monkeypatch.chdir(tmp_path)
+    edge = float(np.flatnonzero(unit == 16)[0] + 16_000) - 1
+    text = f"""
+name: worn
+nodes:
+  x: {{type: replay, file: x.npz, stream: x, times: t, channels: [a]}}
+  z: {{type: replay, file: z.npz, stream: z, times: t, channels: [life]}}
+  wear: {{type: arphmm, in: x, states: 5, order: 1, width: 10, phases: 3, horizon: 150}}
+  health: {{type: health, in: x}}
+eval: {{truth: z, metrics: [r2], train: [0, {edge}], test: [{edge}, 23500]}}
+"""
+    scores = evaluate(parse(text), tmp_path / "out")
+    assert [r.name for r in scores.rows] == ["wear"]
+    assert np.mean(scores.rows[0].scores["r2"]) > 0.3
+    found = fit(parse(text), "health")
+    assert found.rows == [] and "no estimate of 'z'" in found.notes[-1] + found.notes[0]
+    assert (tmp_path / "models" / "worn_health.npz").exists()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rheobase.nodes._decoder import Decoder, Training
 from rheobase.nodes.dkf import DKF
 from rheobase.nodes.kalman import Kalman
+from rheobase.nodes.mlp import MLP
 from rheobase.nodes.ridge import Ridge
 from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.files import load_model, save_model
@@ -125,6 +126,7 @@ def test_a_fit_counts_more_than_the_file(model: Path) -> None:
         (np.zeros((50, 3)), np.zeros((40, 2)), "X has 50 rows, Z 40"),
         (np.zeros(50), np.zeros((50, 2)), r"X must be \(rows, channels\), has shape \(50,\)"),
         (np.full((50, 3), np.nan), np.zeros((50, 2)), "0 rows to learn from, 7 are the least for 3 channels"),
+        (np.zeros((50, 3)) * [1, np.nan, 1], np.zeros((50, 2)), "channel 1 of X has no value"),
     ],
 )
 def test_what_cannot_be_learnt_from(X: F, Z: F, message: str) -> None:
@@ -155,3 +157,24 @@ def test_windows_and_pairs_stay_within_a_segment() -> None:
     assert t.pairs().tolist() == [1, 5]
     expected = [[1, 0, 0], [2, 1, 0], [3, 2, 1], [4, 3, 2], [5, 0, 0], [6, 5, 0]]
     np.testing.assert_array_equal(t.windows(3, np.zeros(1)), expected)
+
+
+def test_what_is_decoded_must_be_as_wide_as_what_was_learnt() -> None:
+    """A loop that was told of more channels than there are would read memory of others."""
+    X, Z = world()
+    node = Ridge().fit(X, Z, inputs=IN)
+    for wrong in (X[:, :-1], np.hstack([X, X])):
+        with pytest.raises(StreamError, match=f"was fitted on {X.shape[1]} channels, X has {wrong.shape[1]}"):
+            node.predict(wrong)
+    for more in ({"segment": np.zeros(len(X) - 1, int)}, {"rows": np.ones(3, bool)}):
+        with pytest.raises(StreamError, match=rf"{next(iter(more))} must be \({len(X)},\), one for each row"):
+            Ridge().fit(X, Z, **more)
+    with pytest.raises(StreamError, match="segment must be"):
+        node.predict(X, np.zeros(len(X) + 1, int))
+
+
+def test_what_diverged_is_not_given_out_as_learnt() -> None:
+    pytest.importorskip("torch")
+    X, Z = world()
+    with pytest.raises(StreamError, match="learning ended in no numbers"):
+        MLP(learning_rate=1e30, epochs=5).fit(X, Z)

@@ -343,3 +343,12 @@ def test_flint(data: Callable[[str], Path]) -> None:
     Y = DKF().fit(X[:5000], Z[:5000]).predict(X[5000:6000])
     assert nrmse(Y, Z[5000:6000]) <= 0.605
     assert maae(Y, Z[5000:6000]) <= 0.770
+
+
+def test_what_it_counts_is_counted_over_gaps() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 3))
+    node = DKF(f="ridge").fit(X, X[:, :2] + rng.standard_normal((200, 2)))
+    X[::10] = np.nan
+    node.predict(X, np.arange(200) // 40)
+    assert (node.health["bins"], node.health["missing"]) == (200, 20)

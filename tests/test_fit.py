@@ -18,7 +18,7 @@ from rheobase.stream.engine import Engine, collect
 from rheobase.stream.files import load_model
 from rheobase.stream.graph import Graph, parse
 from rheobase.tools.coverage import coverage, nees
-from rheobase.tools.fit import Gathered, aligned, evaluate, fit
+from rheobase.tools.fit import Gathered, aligned, elapsed, evaluate, fit
 from rheobase.tools.scores import maae, nrmse
 
 F = NDArray[np.float64]
@@ -60,6 +60,18 @@ def test_truth_is_interpolated_within_a_segment_and_exact_where_times_meet() -> 
     nan = np.nan
     expected = [[nan, nan], [0, 1], [2.5, 1.25], [10, 2], [nan, 2.5], [nan, nan], [40, 4], [45, 4.5], [nan, nan]]
     np.testing.assert_array_equal(got, expected)
+
+
+def test_where_a_clock_was_set_back_each_pass_has_its_own_truth() -> None:
+    """Seconds 0 to 9, then 5 to 14: what the truth was at second 7 was asked twice."""
+    t = np.concatenate([np.arange(10.0), np.arange(5.0, 15.0)])
+    segment = np.repeat([0, 1], 10)
+    truth = Gathered(Spec(rate=1, channels=("a",)), np.arange(20.0)[:, None], t, segment)
+    np.testing.assert_array_equal(aligned(truth, t, segment)[:, 0], np.arange(20.0))
+    x = Gathered(truth.spec, truth.data, t, segment)
+    np.testing.assert_array_equal(elapsed(x), [*range(10), *range(9, 19)])
+    with pytest.raises(StreamError, match="a clock was set back 0 times in the features, 1 times in the truth"):
+        aligned(truth, np.arange(15.0), np.zeros(15, int))
 
 
 def test_evaluate_fits_on_the_train_part_and_starts_afresh_on_the_test_part(folder: Path) -> None:

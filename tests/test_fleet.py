@@ -144,3 +144,13 @@ def test_what_is_refused(node: Fleet, spec: Spec, words: str) -> None:
 def test_a_missing_model_is_said_before_it_runs() -> None:
     with pytest.raises(StreamError, match="no file"):
         Fleet(chain=({"type": "arphmm", "model": "nowhere.npz"},)).check()
+
+
+def test_a_gap_in_the_stream_is_a_silence_of_each_unit() -> None:
+    """A sender that was started anew does not make a worn fleet new."""
+    node = Fleet(chain=({"type": "averages", "over": [5], "age": True},), units=2)
+    loop = Loop([node], [-1], [0])
+    loop.start(KEYED)
+    x = np.array([[1.0, 0, 0], [2.0, 0, 0], [1.0, 0, 0]])
+    ages = [loop.process(Block(x, 100.0 * k + np.arange(3.0), 0, k))[0][1].data[:, -1] for k in range(2)]
+    assert ages[1][0] > ages[0][2] > ages[0][0]

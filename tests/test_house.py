@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 LONG = 300
 LONGER: dict[str, str] = {
     # file: why it is longer than LONG lines and still one thing
+    "nodes/_decoder.py": "what a decoder is: how it learns, is written down, and is held against what it runs on",
     "nodes/_training.py": "one loop of learning: its windows, what is judged, and how it goes on where it stopped",
     "stream/check.py": "the contract: a list of checks, each with what it needs",
     "stream/cli.py": "every command and its options: a list, which one looks things up in",

@@ -142,3 +142,12 @@ def test_names_and_units_come_from_the_truth() -> None:
     out = k.start(Spec(rate=10, channels=tuple("abcdef"), unit="count", delay=0.1))
     assert (out.channels, out.unit, out.rate, out.delay) == (("vx", "vy"), "m/s", 10, 0.1)
     assert np.array_equal(apply(k, X, block=7).data, k.predict(X))
+
+
+def test_noise_of_the_walk_does_not_depend_on_how_often_it_is_interrupted() -> None:
+    """In pieces of two rows there is one pair for two rows."""
+    rng = np.random.default_rng(0)
+    X, Z = system(rng, T=6000)
+    whole = Kalman().fit(X, Z).arrays["Gamma"]
+    pieces = Kalman().fit(X, Z, segment=np.arange(6000) // 2).arrays["Gamma"]
+    np.testing.assert_allclose(pieces, whole, rtol=0.1, atol=0.05)

@@ -136,3 +136,12 @@ def test_accuracy_and_auc() -> None:
     assert auc(Y, Z) == pytest.approx(np.mean([5.5 / 6, 1.0]))
     assert auc(-Y, Z) == pytest.approx(1 - np.mean([5.5 / 6, 1.0]))
     assert np.isnan(auc(Y, np.ones_like(Z)))
+
+
+def test_rows_that_came_in_chunks_of_one_time_are_resampled_too() -> None:
+    rng = np.random.default_rng(0)
+    Z, t = rng.standard_normal((3000, 1)), np.arange(3000) / 20
+    plain = resampled(r2, Z + 0.1, Z, t)
+    chunked = resampled(r2, Z + 0.1, Z, np.repeat(t[::10], 10))
+    assert len(chunked) == len(plain) > 0 and 0.8 < np.std(chunked) / np.std(plain) < 1.25
+    assert len(resampled(r2, Z, Z, np.zeros(3000))) == 0

@@ -206,7 +206,7 @@ class Calibration:
         truth = list(graph)[-1]
         graph.add(self.decoder, self.graph[self.decoder], self.features)
         self._set(graph, self.decoder, model=str(self.models[self.decoder]))
-        graph.options = {"eval": {"truth": truth, "metrics": ["nrmse", "maae", "r2"]}}
+        graph.options = {"eval": {"truth": truth, "metrics": ["nrmse", "r2"]}}
         return graph
 
     def labelled(self, folder: Path) -> Session:
@@ -215,7 +215,7 @@ class Calibration:
         *_, truth = graph
         got = gather(graph, [self.features, self.task, truth])
         x, z = got[self.features], got[truth]
-        return Session(x.spec, (x.times, x.data, aligned(z, x.times), x.segment), got[self.task])
+        return Session(x.spec, (x.times, x.data, aligned(z, x.times, x.segment), x.segment), got[self.task])
 
     def assisted(self, assist: Assist, every: float | None) -> Graph:
         """The decoder moves the cursor, with help; it is refitted all the while."""

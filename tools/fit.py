@@ -61,7 +61,7 @@ def evaluate(graph: Graph, folder: Path | None = None) -> Scores:
 
     The graph's own decoders and their model files stay as they are. Raises StreamError.
     """
-    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder) and not p.node.unsupervised}
+    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder) and p.node.judged}
     if not decoders:
         raise StreamError(f"{graph.origin or graph.name}: no node to evaluate: none of its nodes is a decoder")
     protocol = protocol_of(graph)
@@ -123,6 +123,8 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
     if on is not None:
         live = graph.above(source, protocol.truth)
         onto(graph, file, [k for k in live if isinstance(graph[k], Source) and k not in moved])
+    if not node.judged:
+        return _fit_unjudged(graph, protocol, name, node, on)
     rivals: dict[str, Decoder] = {"ridge, 1 lag": Ridge(), "ridge, 5 lags": Ridge(lags=5)}
     if isinstance(node, DKF):
         with blame(node):
@@ -148,6 +150,19 @@ def fit(graph: Graph, name: str, on: str | None = None) -> Scores | Likelihoods:
     return scores
 
 
+def _fit_unjudged(graph: Graph, protocol: Protocol, name: str, node: Decoder, on: str | None) -> Scores:
+    """The same for one that learns from a truth, but gives no estimate of it (health, regime_scale): without scores."""
+    source = input_of(graph, name)
+    with progress() as bar:
+        rows = split(graph, protocol, gather(graph, [source, protocol.truth], bar), source)
+    with blame(node):
+        node.fit(rows.X, rows.Z, segment=rows.segment, inputs=rows.features, outputs=rows.truth)
+    scores = Scores(graph.name, protocol.metrics)
+    scores.notes.append(f"{type_name(type(node))} gives no estimate of {protocol.truth!r}: there is nothing to score")
+    _save(graph, name, node, scores.notes, on, [rows.X, rows.Z], {})
+    return scores
+
+
 def _fit_alone(graph: Graph, name: str, node: Decoder, on: str | None) -> Likelihoods:
     """The same for a decoder that learns without a truth: scored by the likelihood of held-out time."""
     protocol, source = protocol_of(graph, truth=False), input_of(graph, name)
@@ -160,7 +175,7 @@ def _fit_alone(graph: Graph, name: str, node: Decoder, on: str | None) -> Likeli
         onto(graph, file, [k for k in graph.above(source) if isinstance(graph[k], Source)])
     with progress() as bar:
         x = gather(graph, [source], bar)[source]
-        train, test = _parts(graph, protocol, x.times - x.times[0], np.asarray(np.isfinite(x.data).any(axis=1)))
+        train, test = _parts(graph, protocol, elapsed(x) - x.times[0], np.asarray(np.isfinite(x.data).any(axis=1)))
         task = bar.add_task(f"fit {name}", total=None)
         with blame(node):
             scores = compare(
@@ -224,16 +239,36 @@ def gather(graph: Graph, names: Sequence[str], bar: rich.progress.Progress | Non
     return found
 
 
-def aligned(truth: Gathered, times: F) -> F:
-    """Truth (T, d) at these times (T,), its own delay undone: linear between samples of one segment, else NaN."""
+def passes(times: F, segment: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(T,) how often the clock was set back before each row: times go back only from one segment to the next."""
+    back = (np.diff(times) < 0) & (np.diff(segment) != 0)
+    return np.concatenate([[0], np.cumsum(back)])
+
+
+def aligned(truth: Gathered, times: F, segment: NDArray[np.int64] | None = None) -> F:
+    """Truth (T, d) at these times (T,), its own delay undone: linear between samples of one segment, else NaN.
+
+    segment (T,): that of each row. With it, times that come twice, since a clock was set back, are told apart; raises
+    StreamError where it was not for both.
+    """
     Z = np.full((len(times), truth.spec.n), np.nan)
+    theirs = passes(truth.times, truth.segment)
+    mine = theirs[:1].repeat(len(times)) if segment is None else passes(times, segment)
+    if segment is not None and mine[-1] != theirs[-1]:
+        raise StreamError(f"a clock was set back {mine[-1]} times in the features, {theirs[-1]} times in the truth")
     for k in np.unique(truth.segment):
         there = truth.segment == k
         t = truth.times[there] - truth.spec.delay
-        inside = (times >= t[0]) & (times <= t[-1])
+        inside = (times >= t[0]) & (times <= t[-1]) & ((mine == theirs[there][0]) | (segment is None))
         for c in range(truth.spec.n):
             Z[inside, c] = np.interp(times[inside], t, truth.data[there, c])
     return Z
+
+
+def elapsed(x: Gathered) -> F:
+    """Times that go on where a clock was set back."""
+    back = np.where(np.diff(passes(x.times, x.segment)), -np.diff(x.times), 0.0)
+    return np.asarray(x.times + np.concatenate([[0.0], np.cumsum(back)]))
 
 
 @dataclasses.dataclass
@@ -254,8 +289,8 @@ class Split:
 def split(graph: Graph, protocol: Protocol, gathered: dict[str, Gathered], source: str) -> Split:
     """The rows of node `source` with their truth, parted. Raises StreamError where a part is empty, or they overlap."""
     x, truth = gathered[source], gathered[protocol.truth]
-    Z = aligned(truth, x.times)
-    t = x.times - min(g.times[0] for g in gathered.values())
+    Z = aligned(truth, x.times, x.segment)
+    t = elapsed(x) - min(g.times[0] for g in gathered.values())
     train, test = _parts(graph, protocol, t, np.asarray(np.isfinite(Z).all(axis=1)))
     if "maae" in protocol.metrics and truth.spec.n != 2:
         raise wrong(graph, f"metrics: maae is an angle in a plane, and {protocol.truth!r} has {truth.spec.n} channels")
@@ -304,14 +339,9 @@ def _score(
     try:
         node.fit(rows.X, rows.Z, segment=rows.segment, inputs=rows.features, outputs=rows.truth)
         seconds = time.perf_counter() - began
-        Y, Sigma = node.predict(rows.X_test, rows.segment_test), None
-        if hasattr(node, "posterior"):
-            Y, Sigma = node.posterior(rows.X_test, rows.segment_test)
+        Y, Sigma = decoded(node, rows, rows.X_test)
     except StreamError as e:
         raise StreamError(f"node {name!r} ({type_name(type(node))}): {e}") from None
-    if getattr(node, "emit", "") == "sample":
-        Y[Y[:, -1] == 1] = np.nan  # what is said of a part of a chunk is no estimate of the whole
-    Y = at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test)
     there = np.isfinite(np.hstack([Y, rows.Z_test])).all(axis=1)
     due = sum(int(n) // getattr(node, "every", 1) for n in np.unique(rows.segment_test, return_counts=True)[1])
     scores = {m: [METRICS[m][1](Y[there], rows.Z_test[there])] for m in metrics}
@@ -322,6 +352,17 @@ def _score(
         row.coverage = {round(100 * p): 100 * share for p, share in held.items()}
         row.nees, row.log_score = nees(rows.Z_test, Y, Sigma), log_score(rows.Z_test, Y, Sigma)
     return row
+
+
+def decoded(node: Decoder, rows: Split, X: F) -> tuple[F, F | None]:
+    """What a decoder estimates of z (T, d) in the test part, from features X, at its time; and its covariance."""
+    d, Sigma = rows.Z_test.shape[1], None
+    posterior = getattr(node, "posterior", None)
+    if callable(posterior):
+        Y, Sigma = posterior(X, rows.segment_test)
+    else:
+        Y = node.estimate(node.predict(X, rows.segment_test), d)
+    return at_its_time(Y, getattr(node, "lookahead", 0), rows.segment_test), Sigma
 
 
 def at_its_time(Y: F, lookahead: int, segment: NDArray[np.int64]) -> F:

@@ -24,7 +24,9 @@ def nrmse(Y: F, Z: F) -> float:
 
 
 def maae(Y: F, Z: F) -> float:
-    """Mean absolute angle between y and z (T, 2), rad: pi / 2 for a decoder that guesses."""
+    """Mean absolute angle between y and z (T, 2), rad: pi / 2 for a decoder that guesses. That of a z of 0 is taken to
+    be 0, as the authors of the DKF do.
+    """
     off = np.arctan2(Y[:, 1], Y[:, 0]) - np.arctan2(Z[:, 1], Z[:, 0])
     return float(np.mean(np.abs((off + np.pi) % (2 * np.pi) - np.pi)))
 
@@ -95,7 +97,11 @@ def resampled(metric: Callable[[F, F], float], Y: F, Z: F, times: F) -> F:
     Moving-block bootstrap (Künsch, Ann Stat 17:1217, 1989). The draws depend on T alone, so they are the same for two
     decoders, and the differences of their scores are paired. Rows that are not finite are left out.
     """
-    block = max(1, round(BLOCK / float(np.median(np.diff(times))))) if len(times) > 1 else 1
+    steps = np.diff(times)
+    later = steps[steps > 0]  # rows of one time are of one chunk
+    if not len(later):
+        return np.empty(0)
+    block = max(1, round(BLOCK * len(steps) / (len(later) * float(np.median(later)))))
     n = len(Z) // block
     if n < FEWEST:
         return np.empty(0)
@@ -158,12 +164,16 @@ class Scores:
         title = f"{self.title}: {len(self.Z)} test samples"
         if any(len(each) > 1 for row in self.rows for each in row.scores.values()):
             title += "; ± standard deviation over the seeds"
-        table = rich.table.Table("decoder", "what", *map(self.heading, self.metrics), "fit, s", title=title)
+        missing = ["missing"] if len({row.missing for row in self.rows}) > 1 else []  # not scored on the same rows
+        heads = (*map(self.heading, self.metrics), *missing, "fit, s")
+        table = rich.table.Table("decoder", "what", *heads, title=title)
         for column in table.columns[2:]:
             column.justify = "right"
         for row in self.rows:
-            table.add_row(row.name, row.what, *(self.cell(row, m) for m in self.metrics), f"{row.seconds:.1f}")
-        console.print(table)
+            told = [str(row.missing)] if missing else []
+            table.add_row(row.name, row.what, *(self.cell(row, m) for m in self.metrics), *told, f"{row.seconds:.1f}")
+        if self.rows:
+            console.print(table)
         certain = [r for r in self.rows if r.coverage]
         if certain:
             levels = [f"{level} %" for level in TOLD]

@@ -29,7 +29,7 @@ from rheobase.stream.fuse import apply
 from rheobase.stream.graph import Graph
 from rheobase.stream.node import Kernel, blame, nearest
 from rheobase.tools.coverage import coverage
-from rheobase.tools.fit import Split, at_its_time, gather, input_of, progress, split
+from rheobase.tools.fit import Split, decoded, gather, input_of, progress, split
 from rheobase.tools.protocol import protocol_of
 from rheobase.tools.scores import METRICS
 
@@ -112,7 +112,7 @@ def stress(graph: Graph, names: Sequence[str] = (), only: Sequence[str] = (), se
 
     Raises StreamError.
     """
-    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder) and not p.node.unsupervised}
+    decoders = {k: p.node for k, p in graph.places.items() if isinstance(p.node, Decoder) and p.node.judged}
     for name in names:
         if name not in decoders:
             raise StreamError(f"--node {name!r}: no such decoder{nearest(name, decoders)}")
@@ -144,7 +144,7 @@ def disturbed(
     node: Decoder, rows: Split, metrics: Sequence[str], words: Sequence[str], seeds: Sequence[int]
 ) -> dict[tuple[str, float], Cell]:
     """Scores of a fitted decoder, clean and disturbed."""
-    Y, Sigma = _decoded(node, rows, rows.X_test)
+    Y, Sigma = decoded(node, rows, rows.X_test)
     size = float(np.nanmax(np.abs(rows.Z)))
     cells = {("clean", 0.0): _cell([_scored(Y, Sigma, rows, metrics)])}
     for word in words:
@@ -161,18 +161,9 @@ def disturbed(
                     each.append(_scored(apply(behind, Y, rows.truth, rows.times).data, None, rows, metrics))
                 else:
                     X = apply(make(severity, seed), rows.X_test, rows.features, rows.times).data
-                    each.append(_scored(*_decoded(node, rows, X), rows, metrics))
+                    each.append(_scored(*decoded(node, rows, X), rows, metrics))
             cells[word, severity] = _cell(each)
     return cells
-
-
-def _decoded(node: Decoder, rows: Split, X: F) -> tuple[F, F | None]:
-    Sigma = None
-    if hasattr(node, "posterior"):
-        Y, Sigma = node.posterior(X, rows.segment_test)
-    else:
-        Y = node.predict(X, rows.segment_test)
-    return at_its_time(Y[:, : rows.Z_test.shape[1]], getattr(node, "lookahead", 0), rows.segment_test), Sigma
 
 
 def _scored(Y: F, Sigma: F | None, rows: Split, metrics: Sequence[str]) -> tuple[dict[str, float], float]:
