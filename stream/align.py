@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,22 +20,29 @@ class Align:
     A sample of the first input at time t goes on as soon as no further input can still bring one at or before t:
     when it has come to t, or when its next is due later (less than half its period after its last). An input
     that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
-    knows when its next is due) is held as it is; `late` counts the samples that came too late for that.
+    knows when its next is due) is held as it is; `late` counts the samples that came too late for that. One that is
+    silent for `GONE` s, or has ended, is waited for no more until it comes again. Of one that runs ahead of a silent
+    first input, `KEEP` s are kept.
 
     recorded: nothing is guessed and nothing is late, however far one input is ahead of another. Where they are
     read in order of time, `until` says how far all of them have come, whatever their blocks; not so where a further
-    input is `slow`, since what it gives for a time may come of a later sample (`Node.own_times`).
+    input is `slow`, since what it gives for a time may come of a later sample (`Node.own_times`). `again` says that
+    all times go back, as where a clock was set.
     """
 
     WAIT = 1.0
     EVENT_WAIT = 0.05
+    GONE = 2.0
+    KEEP = 10.0
 
     def __init__(
         self, specs: Sequence[Spec], give: Callable[..., None], recorded: bool = False, slow: bool = False
     ) -> None:
         self.specs, self.give, self.recorded, self.slow = specs, give, recorded, slow
         self.driver: list[Block] = []
-        self.newest = -math.inf
+        self.newest = self.first = -math.inf
+        self.came = 0.0
+        self.segment = 0
         self.held: list[tuple[list[Array], list[Array]]] = [([], []) for _ in specs[1:]]
         self.reach = [-math.inf] * (len(specs) - 1)
         self.done = self.sure = -math.inf
@@ -43,36 +51,68 @@ class Align:
     def taker(self, i: int) -> Listener:
         def take(x: Block) -> None:
             if i == 0:
+                if x.segment != self.segment and x.times[0] < self.newest and not self.recorded:
+                    self._go(math.inf)
+                    self.done, self.first = -math.inf, float(x.times[0])
+                self.segment = x.segment
                 self.driver.append(x)
-                self.newest = float(x.times[-1])
+                self.newest, self.came = float(x.times[-1]), time.monotonic()
+                if self.first == -math.inf:
+                    self.first = float(x.times[0])
             else:
+                if x.times[0] < self.reach[i - 1] < math.inf and not self.recorded:
+                    self._go(math.inf)
+                    self.held[i - 1] = ([], [])
                 times, data = self.held[i - 1]
                 times.append(x.times)
                 data.append(x.data)
                 self.reach[i - 1] = float(x.times[-1])
                 self.late += int(np.count_nonzero(x.times <= self.done))
-            self._go(self._safe())
+                if not self.recorded:
+                    while len(times) > 1 and times[1][0] < self.reach[i - 1] - self.KEEP:
+                        times.pop(0)
+                        data.pop(0)
+            self._go(self._safe(self.newest))
 
         return take
+
+    def ended(self, i: int) -> None:
+        """Input i, a further one, gives no more."""
+        self.reach[i - 1] = math.inf
+        self._go(self._safe(self.newest))
+
+    def idle(self) -> None:
+        """Nothing comes: the time of the first input goes on all the same."""
+        if self.driver and not self.recorded:
+            self._go(self._safe(self.newest + time.monotonic() - self.came))
+
+    def again(self) -> None:
+        """All times go back: what waits may go, and nothing of before is held."""
+        self._go(math.inf)
+        self.held = [([], []) for _ in self.held]
+        self.reach = [-math.inf] * len(self.reach)
+        self.newest = self.first = self.done = self.sure = -math.inf
 
     def until(self, t: float) -> None:
         """All that lies before t s has come."""
         if not self.slow:
             self.sure = max(self.sure, math.nextafter(t, -math.inf))
-            self._go(self._safe())
+            self._go(self._safe(self.newest))
 
     def finish(self) -> None:
         """No more comes: let go of what waits."""
         self._go(math.inf)
 
-    def _safe(self) -> float:
-        """Samples of the first input up to this time may go."""
+    def _safe(self, newest: float) -> float:
+        """Samples of the first input, which has come to `newest`, may go up to this time."""
         if self.recorded:
             return max(self.sure, min(self.reach))
         safe = math.inf
         for spec, reach in zip(self.specs[1:], self.reach, strict=True):
+            if newest - max(reach, self.first) > self.GONE:
+                continue
             due = reach + 0.5 / spec.rate if spec.rate else reach
-            safe = min(safe, max(due, self.newest - (self.WAIT if spec.rate else self.EVENT_WAIT)))
+            safe = min(safe, max(due, newest - (self.WAIT if spec.rate else self.EVENT_WAIT)))
         return safe
 
     def _go(self, safe: float) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rheobase")
 
 Item = tuple[str, Block]
+"""A block, and the name it is pushed under."""
 IDLE = 0.1
 """s: the longest that anything here waits before it looks whether it should stop."""
 WARN = 1.0
@@ -95,6 +96,8 @@ class Engine:
         self._make_senders = senders
         self._stop = threading.Event()
         self._warming = self._closed = False
+        self._begin: tuple[float, float] | None = None
+        """By the clock, and by the recording: where the pace of what is recorded is counted from."""
         self.keep = False
         """A copy of all state is wanted in `kept` (`checkpoint`)."""
         self.kept: dict[str, Any] | None = None
@@ -185,6 +188,8 @@ class Engine:
             for item in self.inputs():
                 if item is None:
                     self._flush()
+                elif isinstance(item, str):
+                    self._ended(item)
                 else:
                     slots[SINCE] = time.monotonic_ns()
                     self.push(*item)
@@ -228,10 +233,25 @@ class Engine:
             listener(block)
 
     def _flush(self) -> None:
-        """Nothing comes: what an edge that drops still keeps must not wait for the next sample."""
+        """Nothing comes: what an edge that drops still keeps must not wait for the next sample, nor what waits for an
+        input that is silent.
+        """
+        for align in self._aligned.values():
+            align.idle()
         for senders in self.senders.values():
             for sender in senders:
                 sender.flush()
+
+    def _ended(self, address: str) -> None:
+        """An input has ended, and with it each node here that hears nothing else: nobody waits for them."""
+        self._over.add(address)
+        for name, place in self.here.items():
+            over = [self._address(name, i, e.source) in self._over for i, e in enumerate(place.edges)]
+            if over and all(over):
+                self._over.add(name)
+            for i, ended in enumerate(over):
+                if ended and i and name in self._aligned:
+                    self._aligned[name].ended(i)
 
     def finish(self) -> None:
         """The inputs have ended: let go of what still waits for another."""
@@ -269,6 +289,7 @@ class Engine:
     def _build(self, given: Mapping[str, Spec]) -> None:
         """Wire up and start all but the sources."""
         self.specs = dict(given)
+        self._over: set[str] = set()
         self._listeners, self._aligned, self._swaps, self.counts, self.loops = {}, {}, {}, {}, {}
         done: set[str] = set()
         for name, place in self.here.items():
@@ -383,7 +404,7 @@ class Engine:
             self._listen(self._address(name, 0, place.edges[0].source), give)
             return
         slow = any(self._makes_times(e.source) for e in place.edges[1:])
-        align = Align(specs, give, self.in_order or (self.recorded and not self.speed), slow)
+        align = Align(specs, give, self.recorded, slow)
         self._aligned[name] = align
         for i, edge in enumerate(place.edges):
             self._listen(self._address(name, i, edge.source), align.taker(i))
@@ -418,8 +439,10 @@ class Engine:
 
     # --- running
 
-    def inputs(self) -> Iterator[Item | None]:
-        """Every block that comes into this process, with the name it is pushed under; None while nothing comes."""
+    def inputs(self) -> Iterator[Item | str | None]:
+        """Every block that comes into this process, with the name it is pushed under; that name alone where no more
+        comes under it; None while nothing comes.
+        """
         if self.in_order:
             return self._in_order()
         if not self.receivers and len(self.sources) == 1:
@@ -429,28 +452,43 @@ class Engine:
         return self._from_threads()
 
     def _in_order(self) -> Iterator[Item]:
-        """Recorded sources, merged by time, at their pace if there is one."""
+        """Recorded sources, merged by time, at their pace if there is one; what comes after a clock was set back, after
+        all of before.
+        """
 
-        def way(order: int, name: str, source: Source) -> Iterator[tuple[float, int, str, Block]]:
+        def way(order: int, name: str, source: Source) -> Iterator[tuple[int, float, int, str, Block]]:
+            turn, last = 0, -math.inf
             for whole in self._open(source):
                 if whole is not None:
                     for block in self._paced(whole) if self.speed else [whole]:
                         if len(block):
-                            yield float(block.times[0]), order, name, block
+                            turn += bool(block.times[0] < last)
+                            last = float(block.times[-1])
+                            yield turn, float(block.times[0]), order, name, block
 
         ways = [way(i, n, s) for i, (n, s) in enumerate(self.sources.items())]
-        begin = None
-        for first, _, name, block in heapq.merge(*ways, key=lambda item: item[:2]):
-            if self.speed:
-                t = float(block.times[-1])
-                begin = begin or (clock.now(), t)
-                while (left := begin[0] + (t - begin[1]) / self.speed - clock.now()) > 0 and not self._stop.is_set():
-                    clock.wait_until(clock.now() + min(left, IDLE))
+        turn = 0
+        for now, first, _, name, block in heapq.merge(*ways, key=lambda item: item[:3]):
+            if now > turn:
+                turn, self._begin = now, None
+                for align in self._aligned.values():
+                    align.again()
+            self._wait_for(block)
             if self._stop.is_set():
                 return
             for align in self._aligned.values():  # an upper one's samples are there before a lower one goes on
                 align.until(first)
             yield name, block
+
+    def _wait_for(self, block: Block) -> None:
+        """Until a recorded block is due, if there is a pace: all that is read here by one clock."""
+        if not self.speed:
+            return
+        t = float(block.times[-1])
+        self._begin = self._begin or (clock.now(), t)  # of two threads either may be the first
+        due = self._begin[0] + (t - self._begin[1]) / self.speed
+        while (left := due - clock.now()) > 0 and not self._stop.is_set():
+            clock.wait_until(clock.now() + min(left, IDLE))
 
     def _paced(self, block: Block) -> list[Block]:
         """Pieces of at most 5 ms on the wall clock."""
@@ -466,18 +504,27 @@ class Engine:
                     _hold_to(self.specs[source.name], block)
                 yield block
 
-    def _from_source(self, name: str, source: Source) -> Iterator[Item | None]:
-        for block in self._open(source):
+    def _from_source(self, name: str, source: Source) -> Iterator[Item | str | None]:
+        for whole in self._open(source):
             if self._stop.is_set():
                 return
-            yield (name, block) if block is not None and len(block) else None
+            if whole is None:
+                yield None
+                continue
+            for block in self._paced(whole) if self.speed and not source.live else [whole]:
+                if not source.live:
+                    self._wait_for(block)
+                if self._stop.is_set():
+                    return
+                yield (name, block) if len(block) else None
+        yield name
 
-    def _from_links(self) -> Iterator[Item | None]:
+    def _from_links(self) -> Iterator[Item | str | None]:
         if all(isinstance(r, RingReceiver) for r in self.receivers.values()):
             return self._from_rings()
         return self._from_sockets()
 
-    def _from_sockets(self) -> Iterator[Item | None]:
+    def _from_sockets(self) -> Iterator[Item | str | None]:
         open_ = {self._address(n, i, self.here[n].edges[i].source): r for (n, i), r in self.receivers.items()}
         poller = zmq.Poller()
         by_socket = {}
@@ -515,10 +562,11 @@ class Engine:
                 if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
                     poller.unregister(receiver.socket)
                     del open_[name]
+                    yield name
             if idle:
                 yield None
 
-    def _from_rings(self) -> Iterator[Item | None]:
+    def _from_rings(self) -> Iterator[Item | str | None]:
         """Edges in shared memory: all that lies there, then sleep on the one bell that their writers ring."""
         open_ = [(self._address(n, i, self.here[n].edges[i].source), r) for (n, i), r in self.receivers.items()]
         rings = [r for _, r in open_ if isinstance(r, RingReceiver)]
@@ -537,16 +585,17 @@ class Engine:
                     receiver.move(self.moved.pop(receiver.address))
                 if receiver.ended or (receiver.address in self.dead and not receiver.pending(int(IDLE * 1000))):
                     open_.remove(item)
+                    yield name
             if idle:
                 bell.wait(seen, IDLE)
                 if bell.value() == seen:
                     yield None
 
-    def _from_threads(self) -> Iterator[Item | None]:
+    def _from_threads(self) -> Iterator[Item | str | None]:
         """Several inputs, some of which block: a thread for each source, and one for all edges."""
-        box: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=256)
+        box: queue.Queue[Item | str | BaseException | None] = queue.Queue(maxsize=256)
 
-        def feed(blocks: Iterator[Item | None]) -> None:
+        def feed(blocks: Iterator[Item | str | None]) -> None:
             try:
                 for item in blocks:
                     if item is not None:

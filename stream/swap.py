@@ -43,6 +43,7 @@ class Swaps:
         self.names = [k.name for k in loop.kernels]
         self.planned = [s for s in planned if s.node in self.names]
         self.given: list[tuple[int, str, Kernel]] = []
+        self.last = -1, 0.0
         self.lock = threading.Lock()
         self.made: dict[str, int] = {}
         self.models: dict[str, str] = {}
@@ -55,8 +56,17 @@ class Swaps:
             self.given.append((i, model, fresh))
 
     def through(self, x: Block) -> Iterator[Block]:
-        """The block, cut where a model changes: when a piece is given, the models are those it goes by."""
-        if self.given:
+        """The block, cut where a model changes: when a piece is given, the models are those it goes by.
+
+        A swap is noted by the time of its first sample: so of samples of one time all go by the same model.
+        """
+        segment, time = self.last
+        self.last = x.segment, float(x.times[-1])
+        k = int(np.searchsorted(x.times, time, "right")) if self.given and x.segment == segment else 0
+        if self.given and k < len(x):
+            if k:
+                yield x.cut(0, k)
+                x = x.cut(k, len(x))
             with self.lock:
                 given, self.given = self.given, []
             for i, model, fresh in given:

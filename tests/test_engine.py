@@ -22,7 +22,7 @@ from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.engine import Engine, collect
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import Receiver, Sender
-from rheobase.stream.node import Node
+from rheobase.stream.node import Node, Source
 
 
 def split(times: np.ndarray, cuts: list[int]) -> list[Block]:
@@ -59,12 +59,70 @@ def test_a_silent_input_is_held_after_its_wait_and_what_comes_late_is_counted() 
     specs = [Spec(rate=10, channels=("a",)), Spec(rate=10, channels=("b",))]
     got: list[Any] = []
     align = Align(specs, lambda *x: got.append(x))
-    align.taker(0)(Block(np.zeros((31, 1)), np.arange(31) / 10))
+    align.taker(0)(Block(np.zeros((16, 1)), np.arange(16) / 10))
     done = sum(len(x) for x, _ in got)
-    assert done == 21, "all that is a second behind the newest"
+    assert done == 6, "all that is a second behind the newest"
     assert np.isnan(got[0][1].data).all()
     align.taker(1)(Block(np.ones((5, 1)), np.arange(5) / 10))
     assert align.late == 5
+    align.taker(0)(Block(np.zeros((10, 1)), np.arange(16, 26) / 10))
+    assert sum(len(x) for x, _ in got) == 26, "silent for two seconds: it is waited for no more"
+    align.taker(1)(Block(np.ones((1, 1)), np.array([2.4])))
+    align.taker(0)(Block(np.zeros((1, 1)), np.array([2.6])))
+    assert sum(len(x) for x, _ in got) == 26, "it has come again"
+    align.ended(1)
+    assert sum(len(x) for x, _ in got) == 27
+
+
+def test_what_waits_for_an_irregular_input_goes_on_though_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [Spec(rate=0, channels=("a",)), Spec(rate=0, channels=("b",))]
+    got: list[Any] = []
+    align = Align(specs, lambda *x: got.append(x))
+    align.taker(1)(Block(np.ones((1, 1)), np.array([4.9])))
+    align.taker(0)(Block(np.zeros((1, 1)), np.array([5.0])))
+    align.idle()
+    assert not got
+    monkeypatch.setattr(align, "came", align.came - 0.1)
+    align.idle()
+    assert len(got) == 1
+
+
+def test_an_input_that_runs_ahead_of_a_silent_first_one_is_kept_for_a_while_only() -> None:
+    specs = [Spec(rate=10, channels=("a",)), Spec(rate=10, channels=("b",))]
+    got: list[Any] = []
+    align = Align(specs, lambda *x: got.append(x))
+    for k in range(1000):
+        align.taker(1)(Block(np.full((1, 1), k), np.array([k / 10])))
+    assert len(align.held[0][0]) < 110
+    align.taker(0)(Block(np.zeros((1, 1)), np.array([95.0])))
+    assert got[0][1].data == 950
+
+
+def test_where_a_clock_is_set_back_each_pass_is_aligned_for_itself() -> None:
+    """Live, and recorded: from the first sample after it on, what is held is of the same pass."""
+
+    class Passes(Source):
+        shift: float = 0.0
+        live = False
+
+        def start(self) -> Spec:
+            return Spec(rate=10, channels=("a",))
+
+        def blocks(self) -> Iterator[Block]:
+            for segment, begin in enumerate((100.0, 95.0)):
+                for k in range(100):
+                    t = begin + self.shift + k / 10
+                    yield Block(np.full((1, 1), 1000 * segment + t), np.array([t]), 100 * segment + k, segment)
+
+    graph = Graph().add("a", Passes()).add("b", Passes(shift=0.02)).add("m", Merge(), ["a", "b"])
+    got: list[Block] = []
+    engine = Engine(graph, taps={"m": got.append})
+    engine.start()
+    engine.run()
+    a, b = np.concatenate([g.data for g in got]).T
+    assert len(a) == 200
+    np.testing.assert_allclose((a - b)[np.r_[1:100, 101:200]], 0.08, atol=1e-9)
+    assert np.isnan(b[[0, 100]]).all()
 
 
 class Look(Node):

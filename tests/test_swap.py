@@ -127,6 +127,19 @@ def test_it_takes_effect_with_the_next_block(tmp_path: Path) -> None:
     assert swaps(tmp_path) == [Swap("dec", b, 0, 0.005)]
 
 
+def test_samples_of_one_time_go_by_one_model(tmp_path: Path) -> None:
+    """As of a device whose stamps are coarser than its rate: a swap between two of one time could not be replayed."""
+    made, got = engine(tmp_path)
+    b = model(tmp_path / "b.npz", -3.0)
+    made.push("src", ones(0, 5))
+    made.here["ask"].node.tell({"swap": {"node": "dec", "model": b}})
+    times = np.array([0.004, 0.004])
+    made.push("src", Block(np.ones((2, 4), np.float32), times, 5))
+    made.push("src", Block(np.ones((2, 4), np.float32), np.array([0.004, 0.005]), 7))
+    assert np.allclose(np.concatenate([g.data[:, 0] for g in got]), [1] * 8 + [-3])
+    assert swaps(tmp_path) == [Swap("dec", b, 0, 0.005)]
+
+
 def test_a_planned_one_takes_effect_at_its_sample_whatever_the_blocks(tmp_path: Path) -> None:
     b = model(tmp_path / "b.npz", -3.0)
     a = model(tmp_path / "a.npz", 1.0)
