@@ -16,6 +16,8 @@ from rheobase.stream.block import Array
 
 def square_distances(X: Array, Y: Array) -> NDArray[np.float64]:
     """|x_i - y_j|^2 of the rows of X (m, n) and Y (k, n), (m, k)."""
+    mean = X.mean(axis=0)  # far from 0 the squares have no digits left for a difference
+    X, Y = X - mean, Y - mean
     return np.asarray(np.maximum((X * X).sum(axis=1)[:, None] + (Y * Y).sum(axis=1) - 2 * X @ Y.T, 0.0))
 
 

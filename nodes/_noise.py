@@ -66,7 +66,7 @@ def weights(d: int) -> Weights:
 
 def definite(letter: str, M: Array) -> Array:
     """M itself. Raises StreamError where it is not positive definite."""
-    why = {"Q": "f is exact on rows held out", "S": "a channel of z is constant or a mix"}
+    why = {"Q": "f is exact on rows held out", "S": "a channel of z does not vary, or is a mix of others"}
     if not np.linalg.eigvalsh(M).min() > 0:
         raise StreamError(f"{letter} is not positive definite: {why[letter]}")
     return M
@@ -79,7 +79,7 @@ def precision(Q: Array, S: Array, nonpd: str) -> tuple[Array, Array, Array, bool
     B = Q^-1 and P = Q^-1 - S^-1, but for the treatments of `DKF.nonpd`. Raises StreamError where Q or S is not
     positive definite. `weighed` is the same in a kernel.
     """
-    Q_inv, S_inv = np.linalg.inv(definite("Q", Q)), np.linalg.inv(definite("S", S))
+    S_inv, Q_inv = np.linalg.inv(definite("S", S)), np.linalg.inv(definite("Q", Q))  # a constant z is in both
     Q_inv, S_inv = (Q_inv + Q_inv.T) / 2, (S_inv + S_inv.T) / 2
     violated = bool(np.linalg.eigvalsh(S - Q).min() <= 0)
     if nonpd == "robust" or (violated and nonpd == "fallback_text"):

@@ -89,6 +89,7 @@ class NadarayaWatson(Decoder):
 
 def leave_one_out(X: Array, Z: Array, s: float) -> float:
     """Mean squared error of each z_i from all other pairs, in blocks: memory grows with m, not m^2."""
+    X = X - X.mean(axis=0)  # where it is far from 0, the squares would cancel
     square, error = (X * X).sum(axis=1), 0.0
     for a in range(0, len(X), BLOCK):
         b = min(a + BLOCK, len(X))

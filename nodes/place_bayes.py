@@ -82,7 +82,7 @@ class PlaceBayes(Decoder):
 
     directional: bool = False
     """Each cell counts twice, for the way along the axis of most variance of z and for the way back: on a track a place
-    cell fires on one of them. Which way it was, training sees from the sample before."""
+    cell fires on one of them. Which way it was, training sees from the last movement."""
 
     give: Literal["mode", "mean", "covariance"] = "mode"
     """The most likely cell; the mean of the posterior, which errs least in the square; or its covariance (d d,)."""
@@ -264,13 +264,17 @@ def _posterior(params, s, there):
 
 
 def _ways(data: Training) -> tuple[Array, float]:
-    """+1 or -1 (T,) for the way along the first principal axis of z or back, NaN where no row was before; and the share
-    of neighbours where it turns.
+    """+1 or -1 (T,) for the way along the first principal axis of z or back, NaN where no row was before; who stands
+    still keeps the last of the segment, or has the first that comes; and the share of neighbours where it turns.
     """
     Z, t = data.Z, data.pairs()
     axis = np.linalg.svd(Z[data.rows] - Z[data.rows].mean(axis=0), full_matrices=False)[2][0]
     way = np.full(len(Z), np.nan)
-    way[t] = np.where((Z[t] - Z[t - 1]) @ axis > 0, 1.0, -1.0)
+    for one in np.split(t, np.flatnonzero(np.diff(data.segment[t])) + 1):
+        moved = (Z[one] - Z[one - 1]) @ axis
+        if moved.any():
+            last = np.maximum.accumulate(np.where(moved, np.arange(len(one)), np.flatnonzero(moved)[0]))
+            way[one] = np.sign(moved[last])
     both = t[np.isfinite(way[t - 1])]
     turned = (way[both] != way[both - 1]).sum()
     return way, float((turned + 1) / (len(both) + 2))

@@ -70,7 +70,8 @@ class SessionAlignment(Kernel):
 
     The earlier session is written with `write` in a run of it, or by SessionAlignment().fit(X).save(path).
 
-    A missing channel comes out missing and counts as its mean for the others; samples with one are not learnt from.
+    A missing channel comes out missing and counts as its mean for the others; samples with one are not learnt from
+    (while a channel is dead, none is: `health` counts them).
     Errors: an irregular input; fewer samples than channels; a model of other channels.
     """
 
@@ -148,6 +149,15 @@ class SessionAlignment(Kernel):
             done = SessionAlignment()
             done.moments, done.of = (s.mean.copy(), s.C / max(n, 1), n), self.seen
             done.save(self.write)
+
+    @property
+    def health(self) -> dict[str, int]:
+        """Samples learnt from; with a model, those it lacks before it can align; whether it aligns."""
+        if not self.state:
+            return {}
+        n, aligns = int(self.state.n[0]), self.state.phase[0] == READY
+        lacks = max(self.params.samples - n, 0) if self.params.known and not aligns else 0
+        return {"learnt": n, "lacks": lacks, "aligns": int(aligns)}
 
     @staticmethod
     @kernel

@@ -91,8 +91,8 @@ class Task(Kernel):
     It reads no clock: time is the number of samples. A velocity that is not finite leaves the cursor where it is, and
     the trial's time goes on. Over a gap in the stream neither moves: the trial goes on with the next sample.
 
-    Errors: an irregular input; control without two channels; targets beyond the screen; a hold that is longer than the
-    time-out.
+    Errors: an irregular input; control without two channels, or in a unit other than m/s; targets beyond the
+    screen; a hold that is longer than the time-out.
     """
 
     resets = False
@@ -133,6 +133,8 @@ class Task(Kernel):
             raise StreamError("needs a regular rate, its input is irregular")
         if self.control and x.n < 2:
             raise StreamError(f"control: the input must have two channels, velocity x and y in m/s; it has {x.n}")
+        if self.control and x.unit not in ("", "m/s"):
+            raise StreamError(f"control: the input is in {x.unit!r}, not m/s: fit its decoder on a truth in m/s")
         hold, timeout, reach, targets = self._layout()
         seconds, attenuate = self._assist()
         self.params = Rules(

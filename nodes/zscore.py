@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rheobase.nodes._decoder import check_input, check_shapes, spec_header
+from rheobase.nodes._decoder import check_input, check_shapes, spec_header, spread
 from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.files import find, load_model, save_model
 from rheobase.stream.node import Kernel, NotNegative, Positive, kernel
@@ -105,8 +105,8 @@ class Zscore(Kernel):
             var=np.zeros(x.n),
             n=np.zeros(x.n, np.int64),
             seen=np.zeros(1, np.int64),
-            by_mean=np.zeros(x.n),
-            by_sd=np.zeros(x.n),
+            by_mean=mean.copy(),
+            by_sd=sd.copy(),
         )
         return x.replace(unit="")
 
@@ -162,6 +162,6 @@ def write_moments(path: str | Path, x: Spec, X: ArrayLike) -> Path:
     if not there.any(axis=0).all():
         raise StreamError(f"channel {x.channels[int(np.argmin(there.any(axis=0)))]!r} has no sample that is finite")
     X = np.where(there, X, np.nan)
-    arrays = {"mean": np.nanmean(X, axis=0), "sd": np.nanstd(X, axis=0)}
+    arrays = {"mean": np.nanmean(X, axis=0), "sd": spread(X)}
     header = {"node": "zscore", "in": spec_header(x), "out": {"channels": list(x.channels)}, "rows": len(X)}
     return save_model(path, arrays, header)

@@ -68,7 +68,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Spec, ...]]]] = {
     ],
     "rotate": [({"to": "body"}, (POSE,)), ({"to": "world"}, (POSE,))],
     "session_alignment": [({}, (X,))],
-    "task": [({"hold": 0.005}, (X,)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
+    "task": [({"hold": 0.005}, (X.replace(unit="m/s"),)), ({"task": "grid", "control": False, "hold": 0.02}, (X,))],
     "threshold": [({"rms": -1, "learn": 0.05}, (X,)), ({"level": 0.5, "refractory": 0.005}, (X,))],
     "velocity": [({"over": 0.01}, (POSE,)), ({"over": 0.02}, (X,))],
     "zscore": [({"window": 0.05}, (X,)), ({"freeze": 0.1, "clip": 2}, (X,)), ({"block": 0.05}, (X,))],

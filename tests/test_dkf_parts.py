@@ -389,6 +389,13 @@ def test_says_what_is_wrong(values: dict[str, Any], message: str) -> None:
         DKF.make(f="ridge", **values).fit(X, Z)
 
 
+def test_a_channel_of_z_that_does_not_vary_is_said_to_be_that() -> None:
+    X, Z = world()
+    Z[:, 1] = 5.0
+    with pytest.raises(StreamError, match="S is not positive definite: a channel of z does not vary"):
+        DKF(f="ridge").fit(X, Z).predict(X)
+
+
 def test_gain_is_that_of_a_filter_of_scaled_z(tmp_path: Path) -> None:
     """mu times 2, covariance times 4, to the last bit, and between fit and run; in missing bins, too, and steady."""
     X, Z = world()

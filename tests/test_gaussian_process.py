@@ -94,6 +94,13 @@ def test_one_channel_astray_with_what_is_learnt(directions: int | None) -> None:
     assert offset_turns(squared, Xq).max() > 50
 
 
+def test_an_offset_of_the_features_changes_nothing() -> None:
+    """A pressure in Pa, raw steps of a converter: far from 0 beside how much they vary."""
+    X, Z = tuned(150, 4)
+    near, far = (GaussianProcess().fit(X + by, Z).predict(X + by) for by in (0.0, 1e6))
+    np.testing.assert_allclose(far, near, rtol=0, atol=1e-5)
+
+
 def test_the_gradient_is_that_of_the_likelihood() -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((90, 5))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rheobase.nodes._decoder import Training
 from rheobase.nodes.dkf import DKF
-from rheobase.nodes.place_bayes import PlaceBayes
+from rheobase.nodes.place_bayes import PlaceBayes, _ways
 from rheobase.stream.block import Block, Spec, StreamError, numbered
 from rheobase.stream.fuse import Loop
 
@@ -87,6 +88,17 @@ def test_rates_are_those_it_was_drawn_from() -> None:
     np.testing.assert_allclose(a["occupied"], [0.5, 0.5], atol=1e-9)
     windows = PlaceBayes(cell=20, smooth=10, lags=3).fit(X, z).arrays
     np.testing.assert_allclose(windows["lambda"], 3 * a["lambda"], atol=0.1)
+
+
+def test_who_stands_still_keeps_the_way_he_went() -> None:
+    """To and fro at 0.3 px a sample, in whole pixels: most samples do not move, and that is not the way back."""
+    s = np.abs(0.3 * np.arange(4000) % 400 - 200)
+    z, rows = np.round(s)[:, None], np.ones(4000, bool)
+    way, turn = _ways(Training(z, z, rows, np.arange(4000) // 700))
+    right = way[1:] * np.sign(np.diff(s))
+    assert np.isnan(way[::700]).all() and np.isfinite(right).sum() == 3994
+    assert abs(np.nanmean(right)) > 0.98 and turn < 0.01
+    assert np.isnan(_ways(Training(z, z, rows, np.arange(4000) // 2))[0][1]), "nobody moved in that segment"
 
 
 def error(d: Any, X: F, Z: F) -> float:

@@ -95,6 +95,18 @@ def test_missing_channels() -> None:
     assert np.isnan(y).sum() == 2 and np.isfinite(clean).all()
 
 
+def test_health_says_whether_it_aligns() -> None:
+    """A channel that is dead all day leaves no sample to learn from."""
+    X, _ = session(1000, seed=1)
+    node = SessionAlignment(seconds=10).fit(X)
+    assert node.health == {}
+    apply(node, X, spec())
+    assert node.health == {"learnt": 500, "lacks": 0, "aligns": 1}
+    X[20:, 2] = np.nan
+    apply(node, X, spec())
+    assert node.health == {"learnt": 20, "lacks": 480, "aligns": 0}
+
+
 def test_without_a_model_nothing_changes_and_a_run_writes_one(tmp_path: Path) -> None:
     X, _ = session(1500, seed=1)
     file = tmp_path / "session.npz"

@@ -295,7 +295,14 @@ def test_what_needs_no_stream_is_said_before_one_is_there(values: dict[str, Any]
 
 
 def test_open_loop_takes_any_input() -> None:
-    assert Task(control=False).start(Spec(rate=50, channels=("a",))).channels == TASK
+    assert Task(control=False).start(Spec(rate=50, channels=("a",), unit="uV")).channels == TASK
+
+
+def test_a_velocity_in_another_unit_is_refused() -> None:
+    """In cm/s the cursor would go 100 times too fast."""
+    Task().start(Spec(rate=50, channels=("vx", "vy"), unit="m/s"))
+    with pytest.raises(StreamError, match="control: the input is in 'cm/s', not m/s: fit its decoder on a truth in"):
+        Task().start(Spec(rate=50, channels=("vx", "vy"), unit="cm/s"))
 
 
 def test_an_unknown_task_is_named() -> None:

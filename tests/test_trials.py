@@ -86,6 +86,8 @@ def test_what_is_not_whole_is_left_out() -> None:
     gap = np.ones(len(times), bool)
     gap[after - 5 : after] = False  # its beginning: neither D nor the way of what is left is that of the trial
     assert [t.number for t in trials(times[gap], rows[gap])] == [1, *(t.number for t in whole[2:])]
+    back = times - 60.0 * (np.arange(len(times)) >= after)  # the clock was set back
+    assert [t.number for t in trials(back, rows)] == [1, *(t.number for t in whole[2:])]
     assert trials(times[:1], rows[:1]) == []
     assert trials(times[:5], rows[:5]) == []
     with pytest.raises(StreamError, match=r"rows \(T, 11\), got \(5,\), \(5, 9\)"):

@@ -114,6 +114,20 @@ def test_a_model_is_mean_and_sd_in_every_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(y[50:100], ((x - np.nanmean(x[:50], axis=0)) / np.nanstd(x[:50], axis=0))[50:100])
 
 
+def test_a_channel_that_does_not_vary_gives_0_by_a_model(tmp_path: Path) -> None:
+    """The sd of 0.1, 0.1, ... is 0 and not what rounding leaves."""
+    path = str(write_moments(tmp_path / "z.npz", Spec(rate=100, channels=("x0",)), np.full((1000, 1), 0.1)))
+    assert not apply(Zscore(model=path), np.array([[0.1], [0.2]]), rate=100).data.any()
+
+
+def test_a_channel_silent_for_the_first_block_goes_by_the_model(tmp_path: Path) -> None:
+    x, past = (np.random.default_rng(k).standard_normal((60, 1)) for k in (21, 22))
+    x[:30] = np.nan
+    path = str(write_moments(tmp_path / "z.npz", Spec(rate=100, channels=("x0",)), past))
+    y = apply(Zscore(model=path, block=0.3), x, rate=100).data
+    np.testing.assert_allclose(y, (x - past.mean()) / past.std(), rtol=1e-12)
+
+
 def test_a_model_can_be_swapped(tmp_path: Path) -> None:
     x, spec = signal(18), Spec(rate=100, channels=numbered("x", 3))
     one, two = (str(write_moments(tmp_path / f"{k}.npz", spec, signal(k))) for k in (19, 20))

@@ -114,7 +114,7 @@ def trials(times: F, rows: F) -> list[Trial]:
     for a, b in zip(begins, [*begins[1:], len(rows)], strict=True):
         outcome = int(at["outcome"][b - 1])
         cut_off = a == 0 and at["number"][0] != 1
-        if outcome == GOING or cut_off or (np.diff(times[max(a - 1, 0) : b]) > 1.5 * dt).any():
+        if outcome == GOING or cut_off or (np.abs(np.diff(times[max(a - 1, 0) : b])) > 1.5 * dt).any():
             continue
         found.append(
             Trial(
