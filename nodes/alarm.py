@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from rheobase.stream.block import Spec
 from rheobase.stream.node import Kernel, NotNegative, kernel
 
+SLACK = 1e-6
+"""s that a hold may be too short: more than times of day are rounded by, which would else decide about a sample."""
+
 
 class AlarmParams(NamedTuple):
-    """sides: 1 above, -1 below, 0 either."""
+    """hold: less SLACK; side: 1 above, -1 below, 0 either."""
 
     level: float
     centre: float
@@ -40,7 +43,7 @@ class Alarm(Kernel):
     """How far from the centre, in the unit of x."""
 
     hold: NotNegative = 0.0
-    """How long without a break, s."""
+    """How long without a break, s, to 1 us: times are rounded."""
 
     centre: float = 0.0
     """What is normal, in the unit of x."""
@@ -50,7 +53,7 @@ class Alarm(Kernel):
 
     def start(self, x: Spec) -> Spec:
         side = {"above": 1, "below": -1, "either": 0}[self.side]
-        self.params = AlarmParams(float(self.level), float(self.centre), float(self.hold), side)
+        self.params = AlarmParams(float(self.level), float(self.centre), self.hold - SLACK, side)
         self.state = AlarmState(np.full(x.n, np.nan), np.zeros(x.n))
         return x.replace(unit="", dtype="float64")
 

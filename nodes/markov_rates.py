@@ -27,11 +27,13 @@ class MarkovRates(Node):
         score       log p of a sample, given those before, nats
 
     Samples may be missing, or come at odd times: only the distance of two that are there counts. A sample is a label
-    (below 0, or not finite: not known), wrong with probability `noise`, or a posterior, taken for what it says of its
-    own moment; then pairs are counted `lag` samples later, by forward-backward with the rates so far. No pair reaches
-    over a gap between segments.
+    (below 0, or not finite: not known; nor is one of `states` or more, which `health` counts), wrong with probability
+    `noise`, or a posterior, taken for what it says of its own moment; then pairs are counted `lag` samples later, by
+    forward-backward with the rates so far, those that still wait at the end of a chain once it is known to have ended.
+    No pair reaches over a gap between segments.
 
-    Errors: an input without a channel `state` (labels) or p0, p1, ... (posterior); an irregular one without `tick`.
+    Errors: an input without a channel `state` (labels) or p0, p1, ... (posterior); labels beside p0, p1, ... that are
+    not `states`; an irregular one without `tick`.
     """
 
     states: Count = 2
@@ -64,20 +66,28 @@ class MarkovRates(Node):
     within: Positive = 0.5
     """s in which they were: so the rate is jumps / within before anything is seen."""
 
+    unknown = 0
+
+    @property
+    def health(self) -> dict[str, int]:
+        """Labels that are no state."""
+        return {"unknown": self.unknown}
+
     def start(self, x: Spec) -> Spec:
+        self.columns = [i for i, c in enumerate(x.channels) if c[:1] == "p" and c[1:].isdecimal()]
+        n = len(self.columns)
         if self.of == "labels":
             if "state" not in x.channels:
                 raise StreamError("in: has no channel 'state': take labels from an hmm_glm, or say of: posterior")
+            if n not in (0, self.states):
+                raise StreamError(f"states: the input has {n} states (p0 to p{n - 1}), here it is {self.states}")
             self.columns, n = [x.channels.index("state")], self.states
-        else:
-            self.columns = [i for i, c in enumerate(x.channels) if c[:1] == "p" and c[1:].isdecimal()]
-            n = len(self.columns)
         if n < 2:
             raise StreamError(f"{'states' if self.of == 'labels' else 'in'}: one state has no rates")
         if not (self.tick or x.rate):
             raise StreamError("tick: the input is irregular: say to what distances of samples are rounded, s")
         self.dt = self.tick or 1 / x.rate
-        self.n, self.seq, self.seen, self.then = n, 0, 0, np.nan
+        self.n, self.seq, self.seen, self.then, self.unknown = n, 0, 0, np.nan, 0
         self.wait = self.lag if self.of == "posterior" or self.noise else 0
         self.Q = _jumps.generator(np.full((n, n), self.jumps / self.within))
         self.N = np.zeros((self.longest, n, n))
@@ -95,7 +105,8 @@ class MarkovRates(Node):
 
     def process(self, x: Block) -> Block | None:
         if x.segment != self.segment:
-            self.segment, self.count[0] = x.segment, 0
+            flush(self.P, self.N, self.alphas, self.es, self.gaps, self.at, self.count)
+            self.segment = x.segment
         e = self._evidence(np.asarray(x.data[:, self.columns], float))
         rows, times = [], []
         for a in range(len(x)):
@@ -119,6 +130,7 @@ class MarkovRates(Node):
             return np.where(known[:, None], data, 0.0)
         label = np.where(np.isfinite(data[:, 0]), np.round(data[:, 0]), -1)
         known = (label >= 0) & (label < self.n)
+        self.unknown += int((label >= self.n).sum())
         e = np.where(np.arange(self.n) == label[:, None], 1 - self.noise, self.noise / (self.n - 1))
         return np.where(known[:, None], e, 0.0)
 
@@ -148,6 +160,36 @@ class MarkovRates(Node):
 
 
 @kernel
+def smooth(P, N, alphas, es, gaps, row, k, every):
+    """Counts p(i, j | all until `row`) of the last k pairs, `row` being the newest sample: every one, or the oldest."""
+    n, size = alphas.shape[1], alphas.shape[0]
+    beta, new = np.ones(n), np.ones(n)
+    for pair in range(1, k + 1):
+        old, d = row - 1 if row > 0 else size - 1, gaps[row] - 1
+        total, scale = 0.0, 0.0
+        for i in range(n):
+            new[i] = 0.0
+            for j in range(n):
+                new[i] += P[d, i, j] * es[row, j] * beta[j]
+            total += alphas[old, i] * new[i]
+            scale += new[i]
+        if every or pair == k:
+            for i in range(n):
+                for j in range(n):
+                    N[d, i, j] += alphas[old, i] * P[d, i, j] * es[row, j] * beta[j] / total
+        for i in range(n):
+            beta[i] = new[i] / scale
+        row = old
+
+
+@kernel
+def flush(P, N, alphas, es, gaps, at, count):
+    """Ends a chain: counts the pairs that still wait for what comes after, by what came."""
+    smooth(P, N, alphas, es, gaps, at[0], min(count[0] - 1, alphas.shape[0] - 2), True)
+    count[0] = 0
+
+
+@kernel
 def collect(e, t, dt, P, N, alphas, es, gaps, at, last, count, log_p):
     """Takes in one sample at t s that is e (n,) likely in each state, and counts in N (K, n, n) the pair that is `wait`
     samples old: p(i, j | all until now), by its distance in ticks. Rings of wait + 2 rows, the newest at `at`; count
@@ -161,7 +203,7 @@ def collect(e, t, dt, P, N, alphas, es, gaps, at, last, count, log_p):
         return
     gap = int(np.round((t - last[0]) / dt)) if count[0] > 0 else 0
     if count[0] > 0 and (gap < 1 or gap > K):
-        count[0] = 0
+        flush(P, N, alphas, es, gaps, at, count)
     before, now = at[0], at[0] + 1 if at[0] + 1 < size else 0
     at[0], last[0], gaps[now] = now, t, gap
     total = 0.0
@@ -179,25 +221,5 @@ def collect(e, t, dt, P, N, alphas, es, gaps, at, last, count, log_p):
     if count[0] > 0:
         log_p[0] += np.log(total)
     count[0] += 1
-    if count[0] < size:
-        return
-    beta, new = np.ones(n), np.ones(n)
-    row = now
-    for _ in range(size - 2):
-        total = 0.0
-        for i in range(n):
-            new[i] = 0.0
-            for j in range(n):
-                new[i] += P[gaps[row] - 1, i, j] * es[row, j] * beta[j]
-            total += new[i]
-        for i in range(n):
-            beta[i] = new[i] / total
-        row = row - 1 if row > 0 else size - 1
-    old = row - 1 if row > 0 else size - 1
-    total = 0.0
-    for i in range(n):
-        for j in range(n):
-            total += alphas[old, i] * P[gaps[row] - 1, i, j] * es[row, j] * beta[j]
-    for i in range(n):
-        for j in range(n):
-            N[gaps[row] - 1, i, j] += alphas[old, i] * P[gaps[row] - 1, i, j] * es[row, j] * beta[j] / total
+    if count[0] >= size:
+        smooth(P, N, alphas, es, gaps, now, size - 1, False)

@@ -1,16 +1,19 @@
 """The alarm, the law of level crossings, and the calibrator."""
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from rheobase.nodes.alarm import Alarm
 from rheobase.stream.block import Spec, StreamError
 from rheobase.stream.fuse import apply
-from rheobase.tools import alarm, crossings
+from rheobase.tools import alarm
 from rheobase.tools.crossings import curvature, lawful, persistence, rice, stays, tail
 
 F = NDArray[np.float64]
@@ -33,6 +36,30 @@ def test_sides() -> None:
     assert on(x, level=1.5, side="above", centre=1) == [0, 1, 0, 0, 0]
     assert on(x, level=1.5, side="below", centre=1) == [0, 0, 0, 1, 0]
     assert on(x, level=1.5, side="either", centre=1) == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("rate", [30.0, 100.0, 250.0, 1000.0, 30_000.0])
+def test_a_hold_is_always_as_many_samples(rate: float) -> None:
+    """However the times are rounded, near 0 and as times of day."""
+    n, rng = round(0.1 * rate), np.random.default_rng(0)
+    for start in (*(0.0, 0.1, 1e3), *rng.uniform(0, 100, 20), *(1.7e9 + rng.uniform(0, 1e6, 20))):
+        times = start + np.arange(n + 2) / rate
+        y = apply(Alarm(level=1, hold=0.1), np.full(n + 2, 2.0), Spec(rate=rate, channels=("x",)), times).data
+        assert int(np.count_nonzero(y == 0)) == n, start
+
+
+@pytest.mark.parametrize("rate", [30.0, 100.0, 250.0, 1000.0])
+@pytest.mark.parametrize("k", [0, 1, 3, 10])
+def test_what_is_counted_is_what_the_node_does(rate: float, k: int) -> None:
+    """At a hold of k samples, and of a little less and more."""
+    z = lfilter([1.0], [1.0, -0.9], np.random.default_rng(2).standard_normal(20_000)) / 2.3
+    z[:20] = z[-20:] = -1.0
+    for hold in (k / rate, max(k - 0.4, 0.0) / rate, (k + 0.4) / rate):
+        c = alarm.Calibrated(0.5, hold, 0.0, 0.0, "")
+        seen = alarm.count([z], c, rate)
+        assert seen > alarm.ENOUGH
+        assert alarm._counts_by_level(z, hold, 1 / rate)(0.5) * len(z) / rate == pytest.approx(seen, abs=1e-6)
+        assert alarm._counts_by_hold(z, 0.5, 1 / rate)(hold) * len(z) / rate == pytest.approx(seen, abs=1e-6)
 
 
 @pytest.mark.parametrize("d, theta", [(1, 0.1203), (2, 0.1862), (3, 0.2358)])
@@ -65,6 +92,7 @@ def test_rice_and_the_mean_stay_against_a_simulation() -> None:
             x += np.cos(w * dt * np.arange(n) + phase) / np.sqrt(200)
         crossed += int(np.sum((x[1:] > 1) & (x[:-1] <= 1)))
         above += int(np.sum(x > 1))
+    assert tail(0.0) == 0.5
     assert crossed / (4 * n * dt) == pytest.approx(rice(1.0, 1.0), rel=0.03)
     assert above * dt / crossed == pytest.approx(tail(1.0) / rice(1.0, 1.0), rel=0.03)
 
@@ -121,12 +149,90 @@ def test_one_of_level_and_hold_is_asked_for(given: dict[str, float]) -> None:
         alarm.calibrate(n, 1e-12, level=-3.0)
 
 
-def test_its_page(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
-    path = f"{tmp_path}/quiet.csv"
+@pytest.mark.parametrize("side", ["above", "below", "either"])
+def test_sides_of_what_is_normal(side: alarm.Side) -> None:
+    """As many as were asked for pass either level, or the one; of a mirrored signal, below is above."""
+    rng = np.random.default_rng(3)
+    rough = lfilter([1.0], [1.0, -0.9], rng.standard_exponential(200_000))
+    smooth, rate = alarm.signals()["smooth, 4 poles"]
+    for x, hold in ((rough, 0.1), (smooth[0], 0.0)):
+        known, other = np.array_split(x, 2)
+        n = alarm.normal([known], rate)
+        c = alarm.calibrate(n, 0.2, hold=hold, side=side)
+        assert 1 / 1.5 < alarm.count([other], c, rate) / (0.2 * len(other) / rate) < 1.5
+        again = alarm.calibrate(n, 0.2, level=c.level, side=side)
+        assert hold - 1.01 / rate < again.hold < hold + 2e-3
+        if side == "below":
+            mirrored = alarm.calibrate(alarm.normal([-known], rate), 0.2, hold=hold)
+            assert (mirrored.level, mirrored.centre) == (pytest.approx(c.level), pytest.approx(-c.centre))
+
+
+def test_no_rounding_lets_more_alarms_through() -> None:
+    """The centre lies at a nearest number of few digits: the level is as much further, and rounded up."""
+    x = 1013.123456 + 0.0234 * np.random.default_rng(0).standard_normal(20_000)
+    n = alarm.normal([x], 100.0)
+    for side in ("above", "below", "either"):
+        c = alarm.calibrate(n, 0.01, hold=0.0, side=side)
+        exact = alarm.calibrate(dataclasses.replace(n, mean=0.0), 0.01, hold=0.0, side=side)
+        assert (round(c.centre, 5), round(c.level, 5)) == (c.centre, c.level)
+        assert exact.level - 1e-5 <= c.level - abs(c.centre - n.mean) <= exact.level + 1e-5
+    assert alarm._up(0.1201, 3) == 0.121 and alarm._up(0.12, 3) == 0.12 and alarm._up(17_001.0, -1) == 17_010
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> str:
+    """A file of columns t, a, b = 100 - a."""
     x = lfilter([1.0], [1.0, -0.8], np.random.default_rng(0).standard_normal(20_000))
-    np.savetxt(path, np.column_stack([x, -x]), delimiter=",", header="a,b", comments="")
-    assert alarm.main([path, "--rate", "100", "--channel", "b", "--target", "1000"]) == 0
-    assert "simulation" in capsys.readouterr().out
-    assert alarm.main([path, "--rate", "100", "--channel", "c"]) == 1
-    assert "no 'c'" in capsys.readouterr().err
-    assert crossings.tail(0.0) == 0.5
+    path = f"{tmp_path}/quiet.csv"
+    table = np.column_stack([np.arange(20_000) / 100, x, 100 - x])
+    np.savetxt(path, table, delimiter=",", header="t,a,b", comments="", fmt="%.6f")
+    return path
+
+
+def copied(out: str) -> tuple[Alarm, int]:
+    """The alarm of the line below the table, and how often it was counted."""
+    *table, line = out.strip().splitlines()
+    assert line.startswith("alarm: {type: alarm, in: NAME, level: ")
+    words = yaml.safe_load(line)["alarm"]
+    row = next(line for line in table if "simulation" in line)
+    return Alarm.make(**{k: v for k, v in words.items() if k not in ("type", "in")}), int(row.split("│")[-3])
+
+
+@pytest.mark.parametrize(
+    "asked", [["--hold", "0.05"], ["--side", "below"], ["--level", "1.5"], ["--level", "2", "--side", "either"]]
+)
+def test_its_line_is_the_alarm_that_was_counted(
+    quiet: str, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    assert alarm.main([quiet, "--times", "t", "--channel", "b", "--target", "1000", *asked]) == 0
+    node, seen = copied(capsys.readouterr().out)
+    x = np.loadtxt(quiet, delimiter=",", skiprows=1)[10_000:, 2]
+    on = apply(node, x, rate=100.0).data[:, 0]
+    assert seen == on[0] + np.count_nonzero(np.diff(on) > 0) > 0
+    assert abs(node.centre - 100) < 0.2 and 0.5 < node.level < 10
+    if "--level" in asked:
+        assert node.level == float(asked[1]) and node.hold > 0
+
+
+@pytest.mark.parametrize(
+    "asked, text",
+    [
+        (["--hold", "-1"], "--hold: must be 0 or more, got -1"),
+        (["--hold", "nan"], "--hold: must be 0 or more, got nan"),
+        (["--target", "0"], "--target: must be more than 0, got 0"),
+        (["--target", "-2"], "--target: must be more than 0, got -2"),
+        (["--level", "0"], "--level: must be more than 0, got 0"),
+        (["--level", "1", "--hold", "0"], "--hold: is found for a --level, so give one of them"),
+        (["--channel", "c"], "channel: no 'c'; there is a, b, t"),
+        (["--times", "s"], "times: "),
+        (["--times", "a"], "--rate: the file does not say, and it must be known"),
+        ([], "rate: "),
+    ],
+)
+def test_what_it_cannot_do_it_says_in_a_line(
+    quiet: str, capsys: pytest.CaptureFixture[str], asked: list[str], text: str
+) -> None:
+    rate = ["--rate", "100"] if "--channel" in asked else []
+    assert alarm.main([quiet, *rate, *asked]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"alarm: {text}") and said.count("\n") == 1

@@ -1,6 +1,7 @@
 """Rates of jump processes: closed forms, simulated paths, changes, missing samples."""
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -168,9 +169,70 @@ def test_no_pair_reaches_over_a_gap() -> None:
     np.testing.assert_allclose(node.N.sum(axis=0), [[1, 0], [0, 1]], atol=1e-12)
 
 
+def test_what_waits_at_the_end_of_a_chain_is_counted() -> None:
+    """Against all paths of a chain shorter than the lag, one at a time."""
+    node, rng = MarkovRates(states=3, noise=0.2, longest=4, every=1000), np.random.default_rng(5)
+    node.start(Spec(rate=5, channels=("state",)))
+    expected = np.zeros((4, 3, 3))
+    for segment in range(3):
+        labels, ticks = rng.integers(0, 3, 5), np.cumsum(rng.integers(1, 5, 5))
+        node.process(Block(labels[:, None].astype(float), 100.0 * segment + ticks / 5, 0, segment))
+        e = np.where(np.arange(3) == labels[:, None], 0.8, 0.1)
+        every = np.array(list(itertools.product(range(3), repeat=5)))
+        p = np.prod(e[np.arange(5), every], axis=1)
+        for k, d in enumerate(np.diff(ticks)):
+            p = p * scipy.linalg.expm(node.Q * d / 5)[every[:, k], every[:, k + 1]]
+        for k, d in enumerate(np.diff(ticks)):
+            np.add.at(expected[d - 1], (every[:, k], every[:, k + 1]), p / p.sum())
+    node.process(Block(np.array([[0.0]]), np.array([400.0]), 0, 3))
+    np.testing.assert_allclose(node.N, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("of", ["labels", "posterior"])
+def test_short_chains_say_what_a_long_one_does(of: Literal["labels", "posterior"]) -> None:
+    """Segments, or a gap after each 10 samples, at a lag of 10; however the blocks are cut."""
+    rng = np.random.default_rng(6)
+    times = np.arange(8000) / 40
+    [z] = paths(THREE, 1, times, rng)
+    wrong = np.where(rng.random(8000) < 0.05, rng.integers(0, 3, 8000), z)
+    p = np.where(np.arange(3) == wrong[:, None], 0.967, 0.0165)
+    data = p if of == "posterior" else wrong[:, None].astype(float)
+    channels = ("p0", "p1", "p2") if of == "posterior" else ("state",)
+
+    def run(times: F, size: int, pieces: bool) -> F:
+        node, got = MarkovRates(states=3, of=of, noise=0.033, every=400), []
+        node.start(Spec(rate=40, channels=channels))
+        for a in range(0, 8000, size):
+            b = a + size
+            y = node.process(Block(data[a:b], times[a:b], a, a // 10 if pieces else 0))
+            got += [] if y is None else [y.data]
+        return np.concatenate(got)
+
+    whole, pieces = run(times, 8000, False), run(times, 10, True)
+    assert rmse(rates(whole[-1], 3), THREE) < 0.4
+    assert rmse(rates(pieces[-1], 3), rates(whole[-1], 3)) < 0.2
+    np.testing.assert_array_equal(run(times, 5, True), pieces)
+    np.testing.assert_array_equal(run(times, 1, True), pieces)
+    apart = times + np.arange(8000) // 10 * 3.0
+    gaps = run(apart, 8000, False)
+    np.testing.assert_array_equal(run(apart, 7, False), gaps)
+    np.testing.assert_array_equal(gaps, pieces)
+
+
+def test_labels_that_are_no_state_are_counted() -> None:
+    node = MarkovRates(states=2, every=4)
+    assert node.health == {"unknown": 0}
+    node.start(Spec(rate=10, channels=("state",)))
+    node.process(Block(np.array([[0.0], [2], [5], [np.nan], [-1], [1]]), np.arange(6) / 10))
+    assert node.health == {"unknown": 2}
+    node.start(Spec(rate=10, channels=("state", "p0", "p1")))
+    assert node.health == {"unknown": 0}
+
+
 def test_says_what_is_wrong() -> None:
     for node, spec, text in (
         (MarkovRates(), Spec(rate=10, channels=("a",)), "in: has no channel 'state'"),
+        (MarkovRates(), Spec(rate=10, channels=("p0", "p1", "p2", "state")), "states: .* 3 states .p0 to p2., .* 2$"),
         (MarkovRates(states=1), Spec(rate=10, channels=("state",)), "states: one state has no rates"),
         (MarkovRates(of="posterior"), Spec(rate=10, channels=("p0", "a")), "in: one state has no rates"),
         (MarkovRates(), Spec(rate=0, channels=("state",)), "tick: the input is irregular"),

@@ -1,7 +1,8 @@
 """The level, or the time, of an alarm for a rate of false alarms: python -m rheobase.tools.alarm FILE --target 2
 
 From a recording of when all is well: the first half says what is normal, the second how many alarms there would have
-been. Without a file it does so with signals that it makes, and with the training engines of C-MAPSS while they are new.
+been. Below the table stands the alarm as a config has it; NAME is what gives that channel. Without a file it does so
+with signals that it makes, and with the training engines of C-MAPSS while they are new.
 
 Where the signal is smooth, near Gaussian and its autocorrelation falls without swinging, the law of level crossings
 (`crossings.py`) gives the rate, however low. Else an autoregressive model of the signal, with its own errors drawn
@@ -16,6 +17,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import rich.console
@@ -23,11 +25,14 @@ import rich.table
 from numpy.typing import NDArray
 
 from rheobase.devices.replay import Replay
+from rheobase.nodes.alarm import SLACK, Alarm
 from rheobase.stream.block import Array, StreamError
+from rheobase.stream.fuse import apply
 from rheobase.stream.node import nearest
 from rheobase.tools.crossings import curvature, lawful, rice, stays
 
 F = NDArray[np.float64]
+Side = Literal["above", "below", "either"]
 LONG, LONGEST = 1_000_000, 8_000_000
 """Samples simulated; most of them."""
 ENOUGH = 50
@@ -55,13 +60,20 @@ class Normal:
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
     """level (from the centre, in the unit of the signal), hold s, expected false alarms a second, how they were
-    found."""
+    found. Rounded such that there are no more of them for that."""
 
     level: float
     hold: float
     centre: float
     expected: float
     how: str
+    side: Side = "above"
+
+    def config(self) -> str:
+        """The node in a config, but for the name of its input."""
+        numbers = f"level: {self.level:.15g}, centre: {self.centre:.15g}, hold: {self.hold:.15g}"
+        side = "" if self.side == "above" else f", side: {self.side}"
+        return f"alarm: {{type: alarm, in: NAME, {numbers}{side}}}"
 
 
 def normal(xs: Sequence[F], rate: float) -> Normal:
@@ -93,65 +105,74 @@ def normal(xs: Sequence[F], rate: float) -> Normal:
 
 
 def calibrate(
-    n: Normal, target: float, *, hold: float | None = None, level: float | None = None, seed: int = 0
-) -> Calibrated:
-    """For `target` false alarms a second above the level: the level for a hold (s), or the hold for a level (in the
-    unit of the signal, from its mean). Raises StreamError where no level, or no hold, gives so few."""
+    n: Normal, target: float, *, hold: float | None = None, level: float | None = None,
+    side: Side = "above", seed: int = 0,
+) -> Calibrated:  # fmt: skip
+    """For `target` false alarms a second on that side: the level for a hold (s), or the hold for a level (in the unit
+    of the signal, from its mean). Raises StreamError where no level, or no hold, gives so few."""
     if not target > 0 or (hold is None) == (level is None):
         raise StreamError("needs a target above 0 a second, and either the hold or the level")
-    u = None if level is None else level / n.sd
-    law = None if n.why else _law(n)
-    z = np.empty(0) if law else _simulated(n, target, seed)
-    if u is None:
+    digits = 3 - math.floor(math.log10(n.sd))
+    centre = round(n.mean, digits)
+    off = abs(centre - n.mean)
+    law = None if n.why else _law(n, 2 if side == "either" else 1)
+    z = np.empty(0) if law else _simulated(n, target, side, seed)
+    how = "law" if law else "simulation"
+    if level is None:
         given = hold or 0.0
-        tells = (lambda v: law(v, given)) if law else _counts_by_level(z, given / n.dt, len(z) * n.dt)
+        tells = (lambda v: law(v, given)) if law else _counts_by_level(z, given, n.dt)
         u = _solve(tells, target, 0.0, 12.0, "level")
-        return Calibrated(u * n.sd, given, n.mean, tells(u), "law" if law else "simulation")
-    fixed = u
+        return Calibrated(_up(u * n.sd + off, digits), given, centre, tells(u), how, side)
+    fixed = (level - off) / n.sd
     tells = (lambda h: law(fixed, h)) if law else _counts_by_hold(z, fixed, n.dt)
     found = _solve(tells, target, 0.0, 500 * n.dt * max(1, len(n.a)), "hold")
-    return Calibrated(u * n.sd, found, n.mean, tells(found), "law" if law else "simulation")
+    return Calibrated(level, _up(found, 1 - math.floor(math.log10(n.dt))), centre, tells(found), how, side)
 
 
 def count(xs: Sequence[F], c: Calibrated, rate: float) -> int:
     """Alarms in stretches of a signal, by the node itself."""
-    from rheobase.nodes.alarm import Alarm
-    from rheobase.stream.fuse import apply
-
-    node, total = Alarm(level=c.level, hold=c.hold - 1e-9 if c.hold else 0.0, centre=c.centre), 0
+    node, total = Alarm(level=c.level, hold=c.hold, centre=c.centre, side=c.side), 0
     for x in xs:
         on = apply(node, x, rate=rate).data[:, 0]
         total += int(on[0] + np.count_nonzero(np.diff(on) > 0))
     return total
 
 
-def _law(n: Normal) -> Callable[[float, float], float]:
+def _up(x: float, digits: int) -> float:
+    """Rounded up to so many digits behind the point."""
+    near = round(x, digits)
+    return near if near >= x else round(near + 10.0**-digits, digits)
+
+
+def _law(n: Normal, sides: int) -> Callable[[float, float], float]:
     r = n.r[: max(50, int(np.argmax(n.r < 1e-4)) or len(n.r))]
     t, lambda_2 = np.arange(len(r)) * n.dt, curvature(n.r, n.dt)
     fine = np.linspace(0, t[-1], max(2000, 2 * len(r)))
     smooth = _spline(t, r, fine)
-    return lambda u, hold: rice(u, lambda_2) * float(stays(hold, fine, smooth, u, lambda_2)[0])
+    return lambda u, hold: sides * rice(u, lambda_2) * float(stays(hold, fine, smooth, u, lambda_2)[0])
 
 
-def _simulated(n: Normal, target: float, seed: int) -> F:
-    """The model's signal, long enough for twice `ENOUGH` alarms where that is not too long."""
+def _simulated(n: Normal, target: float, side: Side, seed: int) -> F:
+    """The model's signal, as seen from that side, long enough for twice `ENOUGH` alarms where that is not too long."""
     from scipy.signal import lfilter
 
     rng, size = np.random.default_rng(seed), LONG
     while size < LONGEST and size * n.dt * target < 2 * ENOUGH:
         size *= 2
     z = lfilter([1.0], np.r_[1.0, -n.a], rng.choice(n.e, size + 1000))[1000:]
-    return np.asarray(z / z.std())
+    z /= z.std()
+    seen: dict[str, F] = {"above": z, "below": -z, "either": np.abs(z)}
+    return seen[side]
 
 
-def _counts_by_level(z: F, hold: float, seconds: float) -> Callable[[float], float]:
-    """Alarms a second above u, held for so many samples: the upcrossings by the least of the last hold + 1 samples.
+def _counts_by_level(z: F, hold: float, dt: float) -> Callable[[float], float]:
+    """Alarms a second above u, held for hold s, k samples: the upcrossings by the least of the last k + 1 samples.
 
     A step of that from a up to b crosses all levels in [a, b): sorted, the steps give every level at once.
     """
     from scipy.ndimage import minimum_filter1d
 
-    width = math.ceil(hold - 1e-9) + 1
+    width, seconds = math.ceil(max(hold - SLACK, 0.0) / dt) + 1, len(z) * dt
     w = minimum_filter1d(z, width)
     up = w[1:] > w[:-1]
     froms, tos = np.sort(w[:-1][up]), np.sort(w[1:][up])
@@ -179,7 +200,7 @@ def _counts_by_hold(z: F, u: float, dt: float) -> Callable[[float], float]:
     """Alarms a second above u, held for h seconds."""
     edge = np.diff(np.concatenate([[0], (z > u).astype(np.int8), [0]]))
     samples = np.flatnonzero(edge < 0) - np.flatnonzero(edge > 0)  # of each stay
-    return lambda h: int(np.count_nonzero(samples - 1 >= h / dt - 1e-9)) / (len(z) * dt)
+    return lambda h: int(np.count_nonzero(samples - 1 >= (h - SLACK) / dt)) / (len(z) * dt)
 
 
 def _solve(f: Callable[[float], float], target: float, low: float, high: float, what: str) -> float:
@@ -266,17 +287,17 @@ def engines() -> tuple[list[F], float]:
     return found, 1.0
 
 
-def judged(name: str, xs: list[F], rate: float, target: float, hold: float) -> list[str]:
-    """A row of the table: learnt on the one half, counted on the other."""
+def judged(name: str, xs: list[F], rate: float, target: float, **given: Any) -> tuple[list[str], Calibrated]:
+    """A row of the table, and the alarm, as `calibrate` finds it: learnt on the one half, counted on the other."""
     if len(xs) == 1:
         xs = list(np.array_split(xs[0], 2))
     known, others = xs[::2], xs[1::2]
     n = normal(known, rate)
-    c = calibrate(n, target, hold=hold)
+    c = calibrate(n, target, **given)
     seconds = sum(map(len, others)) / rate
     seen = count(others, c, rate)
-    return [name, c.how, n.why, f"{c.level:.4g}", f"{c.hold:g}", f"{target * seconds:.1f}", str(seen),
-            f"{seen / (target * seconds):.2f}"]  # fmt: skip
+    return [name, c.how, n.why, f"{c.level:.15g}", f"{c.hold:g}", f"{target * seconds:.1f}", str(seen),
+            f"{seen / (target * seconds):.2f}"], c  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -286,33 +307,63 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stream", default="", help="which stream of it")
     parser.add_argument("--channel", default="", help="which channel (the first)")
     parser.add_argument("--rate", type=float, default=0.0, help="Hz, where the file does not say")
+    parser.add_argument("--times", default="", help="the array or column that holds the time of each sample, s")
     parser.add_argument("--target", type=float, default=1.0, metavar="N", help="false alarms an hour (1)")
-    parser.add_argument("--hold", type=float, default=0.0, metavar="S", help="s that the level must be passed for (0)")
+    parser.add_argument("--side", choices=get_args(Side), default="above", help="of what is normal (above)")
+    parser.add_argument("--hold", type=float, metavar="S", help="s that the level must be passed for (0)")
+    parser.add_argument("--level", type=float, metavar="X", help="from what is normal: finds the hold for it instead")
     given = parser.parse_args(argv)
-    table = rich.table.Table(title="False alarms above a level, learnt on one half of what is healthy")
+    table = rich.table.Table(title="False alarms, learnt on one half of what is healthy")
     for heading in ("signal", "by", "for", "level", "hold, s", "expected", "counted on the other half", "ratio"):
         table.add_column(heading, justify="left" if heading in ("signal", "by", "for") else "right")
+    config = ""
     try:
+        asked = _asked(given)
         if given.file:
-            source = Replay(file=given.file, stream=given.stream, rate=given.rate)
-            spec = source.start()
-            channel = given.channel or spec.channels[0]
-            if channel not in spec.channels:
-                raise StreamError(f"channel: no {channel!r}{nearest(channel, spec.channels)}")
-            x = np.concatenate([b.data for b in source.blocks()])[:, spec.channels.index(channel)].astype(float)
-            table.add_row(*judged(channel, [x], spec.rate, given.target / 3600, given.hold))
+            row, found = judged(*_recorded(given), given.target / 3600, **asked)
+            table.add_row(*row)
+            config = found.config()
         else:
             for name, (xs, rate) in signals().items():
                 for hold in (0.0, 0.1):
-                    table.add_row(*judged(name, xs, rate, 0.1, hold))
+                    table.add_row(*judged(name, xs, rate, 0.1, hold=hold)[0])
             xs, rate = engines()
             for hold in (0.0, 2.0):
-                table.add_row(*judged("new engines (cycles)", xs, rate, 0.015, hold))
+                table.add_row(*judged("new engines (cycles)", xs, rate, 0.015, hold=hold)[0])
     except StreamError as e:
         print(f"alarm: {e}", file=sys.stderr)
         return 1
     rich.console.Console(width=160).print(table)
+    if config:
+        print(config)
     return 0
+
+
+def _asked(given: argparse.Namespace) -> dict[str, Any]:
+    """What `calibrate` is asked for. Raises StreamError that begins with the option."""
+    hold = given.hold if given.level is not None or given.hold is not None else 0.0
+    if not 0 < given.target < math.inf:
+        raise StreamError(f"--target: must be more than 0, got {given.target:g}")
+    if hold is not None and not 0 <= hold < math.inf:
+        raise StreamError(f"--hold: must be 0 or more, got {hold:g}")
+    if given.level is not None and not 0 < given.level < math.inf:
+        raise StreamError(f"--level: must be more than 0, got {given.level:g}")
+    if given.level is not None and hold is not None:
+        raise StreamError("--hold: is found for a --level, so give one of them")
+    return {"hold": hold, "level": given.level, "side": given.side}
+
+
+def _recorded(given: argparse.Namespace) -> tuple[str, list[F], float]:
+    """Name, samples and rate of a channel of a file."""
+    source = Replay.make(file=given.file, stream=given.stream, rate=given.rate, times=given.times)
+    spec = source.start()
+    if not spec.rate:
+        raise StreamError("--rate: the file does not say, and it must be known")
+    channel = given.channel or spec.channels[0]
+    if channel not in spec.channels:
+        raise StreamError(f"channel: no {channel!r}{nearest(channel, spec.channels)}")
+    x = np.concatenate([np.empty((0, spec.n)), *(b.data for b in source.blocks())])[:, spec.channels.index(channel)]
+    return channel, [x.astype(float)], spec.rate
 
 
 if __name__ == "__main__":
