@@ -11,6 +11,8 @@ from rheobase.stream.node import Node, NotNegative, Positive
 
 EDGE = 1e-9
 """s: times nearer than this are the same."""
+HOLE = 60.0
+"""s after a sample (or `gap`, where that is longer) for which missing values are given until the next one comes."""
 
 
 class Resample(Node):
@@ -25,7 +27,9 @@ class Resample(Node):
     All streams resampled to one rate have their samples at the same times to the bit, so that `merge` puts them side by
     side without a guess, however each of them jitters; several inputs of one node are held at the times of the first
     already (see `Node`), and need this only where the first is not regular. Causal: what comes out for t knows nothing
-    after it; it comes out with the first sample at t or later. A gap that opens a segment breaks the grid off.
+    after it; it comes out with the first sample at t or later. A gap that opens a segment breaks the grid off. In one
+    that does not (an irregular input, a clock that jumped), missing samples come out for `HOLE` = 60 s, and the grid
+    goes on with the next sample: there alone are two neighbours of the output further apart than 1 / rate.
 
     To go to a lower rate without aliases, put `lowpass` before (a corner below half of the new rate; it declares its
     delay), or take the mean, which is worse at that, and all there is for an irregular input.
@@ -49,6 +53,7 @@ class Resample(Node):
         if not (x.rate or self.gap or self.how == "mean"):
             raise StreamError("gap: the input is irregular: say for how long a sample holds, s")
         self.longest = (self.gap or 1.5 / (x.rate or 1.0)) + EDGE
+        self.hole = max(HOLE, self.longest, 1 / self.rate)
         delay = x.delay
         if self.how == "linear":
             delay += self.longest - EDGE
@@ -68,7 +73,11 @@ class Resample(Node):
         s = np.maximum.accumulate(np.append(self.times, x.times))  # jitter may step back
         u = np.vstack([self.data, np.asarray(x.data, np.float64)])
         last = int(np.floor((s[-1] + EDGE) * self.rate))
-        t = np.arange(self.next, last + 1) / self.rate
+        k = []
+        for i in np.flatnonzero(np.diff(s) > self.hole):
+            k.append(np.arange(self.next, int(np.floor((s[i] + self.hole) * self.rate)) + 1))
+            self.next = max(self.next, int(np.ceil((s[i + 1] - EDGE) * self.rate)))
+        t = np.concatenate([*k, np.arange(self.next, last + 1)]) / self.rate
         self.next = max(self.next, last + 1)
         with np.errstate(invalid="ignore"):  # of Inf - Inf
             y = getattr(self, f"_{self.how}")(t, s, u) if len(t) else np.empty((0, u.shape[1]))
@@ -97,7 +106,8 @@ class Resample(Node):
         there = np.isfinite(u)
         a, b = (np.searchsorted(s, edge + EDGE, "right") for edge in (t - 1 / self.rate, t))
         y = np.full((len(t), u.shape[1]), np.nan)
-        for k, (i, j) in enumerate(zip(a, b, strict=True)):  # a running sum would depend on how blocks were cut
+        for k in np.flatnonzero(a < b):  # a running sum would depend on how blocks were cut
+            i, j = a[k], b[k]
             n = there[i:j].sum(axis=0)
             np.divide(np.where(there[i:j], u[i:j], 0.0).sum(axis=0), n, out=y[k], where=n > 0)
         return y

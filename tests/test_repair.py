@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,21 @@ def test_whatever_happened_what_is_taken_was_recorded(tmp_path: Path, data: st.D
         assert len(values) >= 20 * (len([c for c in checked if c.holds(bytes(raw))]) - 2)
         assert sorted(set(seq)) == seq or len(values) == 0
         assert [whole.get(s) for s in seq] == values, "each is what was written"
+
+
+def test_what_a_full_disk_stops_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = recording(tmp_path)
+    code = (
+        "import resource, signal, sys; from rheobase.stream.cli import main; signal.signal(signal.SIGXFSZ, "
+        "signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main(sys.argv[1:]))"
+    )
+    assert file.stat().st_size > 2000
+    done = subprocess.run(
+        [sys.executable, "-c", code, "repair", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "recording-repaired.xdf: File too large: nothing is written" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["recording.xdf"]
+    assert main(["repair", str(file)]) == 0, "the next try has room"
 
 
 @pytest.mark.parametrize(

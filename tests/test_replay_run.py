@@ -13,7 +13,9 @@ import pytest
 import rich.console
 import yaml
 
-from rheobase.stream.block import StreamError
+from rheobase.devices.record import Record
+from rheobase.devices.replay import Replay
+from rheobase.stream.block import Block, StreamError
 from rheobase.stream.graph import parse
 from rheobase.stream.run import run
 from rheobase.tools.replay import DIFFERENT, onto, replay_file, replay_run
@@ -89,7 +91,7 @@ def test_a_recording_that_was_cut_short_is_compared_as_far_as_it_goes(live: Path
     (tmp_path / "run" / "tables.json").unlink()
     code, said = replayed(tmp_path / "run")
     assert code == 0
-    assert "byte-identical" in said
+    assert "byte-identical to the live ones, as far as they were recorded" in said
     shutil.copy(live / "tables.json", tmp_path / "run")
     with pytest.raises(StreamError, match="cut short at byte"):  # a run that ended well has a whole recording
         replayed(tmp_path / "run")
@@ -134,7 +136,7 @@ def test_a_restart_is_said_and_compared_up_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_recorder_that_was_started_again_is_compared_as_far_as_its_first_file_goes(tmp_path: Path) -> None:
+def test_a_recorder_that_was_started_again_is_compared_up_to_what_is_in_no_file(tmp_path: Path) -> None:
     text = AGAIN.replace("PROCESS", "record").replace("DIE", "-1").replace("AT", "99999")
     text = text.replace("in: [src, sq, stop, b]", "in: [src, sq, stop, dead]")
     text = text.replace(
@@ -145,7 +147,62 @@ def test_a_recorder_that_was_started_again_is_compared_as_far_as_its_first_file_
     code, said = replayed(tmp_path / "run")
     assert code == 0, said
     assert "process 'record' was started again at sample" in said
-    assert re.search(r"^sq: all \d+ samples are byte-identical to the live ones", said, re.M)
+    assert re.search(r"goes on in recording.1.xdf; in no file: \d+ samples of 'src', \d+ samples of 'sq'", said)
+    assert re.search(r"^sq: all \d+ samples before that are byte-identical to the live ones", said, re.M)
+    assert "live is replay: " not in said and "as far as it can be compared" in said
+
+
+TWO = """
+name: two
+nodes:
+  src: {type: "parts:Ramp", n: 300, process: main}
+  sq:  {type: "parts:Square", in: src}
+  lp:  {type: lowpass, in: src, corner: 5}
+  raw: {type: record, in: [src, sq], file: raw.xdf}
+  dec: {type: record, in: lp, file: decoded.xdf}
+"""
+
+
+def test_what_every_recorder_recorded_is_compared(tmp_path: Path) -> None:
+    assert run(parse(TWO), tmp_path / "run").ok
+    code, said = replayed(tmp_path / "run")
+    assert code == 0 and "sq: all 300 samples" in said and "lp: all 300 samples" in said
+    change(tmp_path / "run", "corner: 5", "corner: 6")
+    code, said = replayed(tmp_path / "run")
+    assert code == DIFFERENT and "sq: all 300 samples" in said and "lp: 300 live, 300 replayed" in said
+
+
+@pytest.mark.parametrize("begin", [200, 230])
+def test_a_recording_goes_on_in_the_file_of_a_recorder_that_was_started_again(tmp_path: Path, begin: int) -> None:
+    """Sources of which nothing is lost: what was computed is compared on both sides of the hole, and that is said."""
+    folder = tmp_path / "run"
+    assert run(parse(TWO), folder).ok
+    node = Replay(file=str(folder / "decoded.xdf"))
+    spec, whole = node.start(), next(b for b in node.blocks() if b is not None)
+    assert len(whole) == 300
+
+    def write(attempt: int, part: Block) -> None:
+        rec = Record(file="decoded.xdf")
+        rec.name, rec.inputs, rec.folder, rec.attempt = "dec", ("lp",), folder, attempt
+        rec.start(spec)
+        rec.take(0, part)
+        rec.stop()
+
+    (folder / "decoded.xdf").unlink()
+    write(0, whole.cut(0, 200))
+    write(1, whole.cut(begin, 300).replace(segment=1))
+    code, said = replayed(folder)
+    assert code == 0, said
+    assert "recorder 'dec' was started again, and goes on in decoded.1.xdf" in said
+    if begin == 200:
+        assert "every sample is in a file" in said and "live is replay: all decoded samples" in said
+        return
+    assert "lp: all 270 samples are byte-identical to the live ones; in no file: 30 samples of 'lp'" in said
+    assert "570 of the 570 decoded samples in the recording" in said and "live is replay: " not in said
+    (folder / "decoded.1.xdf").unlink()
+    write(1, whole.cut(230, 300).replace(data=whole.data[230:] * (1 + 1e-15), segment=1))
+    code, said = replayed(folder)
+    assert code == DIFFERENT and "the first difference: sample 230 " in said
 
 
 def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:

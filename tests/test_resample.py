@@ -102,6 +102,27 @@ def test_a_new_segment_breaks_the_grid_off() -> None:
         assert np.isnan(y).any() == (how == "linear") and set(y[20:][np.isfinite(y[20:])]) == {2.0}
 
 
+@pytest.mark.parametrize("how", ["hold", "linear", "mean"])
+def test_a_long_silence_is_not_filled_for_ever(how: str) -> None:
+    """An hour without an event, then a clock that jumps by years: 60 s of missing ones each, however it was cut."""
+    s = np.array([0.0, 0.004, 3600.0005, 3600.004, 3660.0, 1e9, 1e9 + 0.003])
+    u = np.arange(14.0).reshape(7, 2)
+    spec = SPEC.replace(rate=0)
+    whole = run(Resample.make(rate=1000, how=how, gap=0.005), spec, [Block(u, s)])
+    single = [Block(u[k : k + 1], s[k : k + 1], k) for k in range(7)]
+    cut = run(Resample.make(rate=1000, how=how, gap=0.005), spec, single)
+    t, y, _ = whole
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(a, b)
+    k = [np.arange(60005), np.arange(3600001, 3720001), np.arange(10**12, 10**12 + 4)]
+    np.testing.assert_array_equal(t, np.concatenate(k) / 1000)
+    near = np.flatnonzero(np.abs(t[:, None] - s).min(axis=1) < 0.02)
+    expected = np.array([twin(how, x, s, u, 1000, 0.005) for x in t[near]])
+    atol = 1e-3 if how == "linear" else 1e-9  # at 1e9 s a time is known to 1e-7 s, of 3e-3 s between samples
+    np.testing.assert_allclose(y[near], expected, rtol=0, atol=atol)
+    assert np.isnan(np.delete(y, near, axis=0)).all()
+
+
 def test_a_low_pass_before_it_keeps_aliases_out() -> None:
     """45 Hz at 100 Hz is 5 Hz at 50 Hz: with the low-pass before, a hundredth of it."""
     s = np.arange(1000) / 100

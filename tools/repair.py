@@ -36,7 +36,10 @@ class Part(NamedTuple):
 def repair(path: Path, to: Path | None, console: rich.console.Console) -> int:
     """Write what is whole to `to` (default: NAME-repaired.xdf). Returns the exit code: 0, also where all was whole.
 
-    Raises StreamError where there is nothing to take, and where `to` exists: nothing is overwritten.
+    It is written beside, as NAME.part, and has its name once it is whole.
+
+    Raises StreamError where there is nothing to take, where it cannot be written (a full disk), and where `to` exists:
+    nothing is overwritten.
     """
     to = to or path.with_stem(f"{path.stem}-repaired")
     if to.exists():
@@ -49,14 +52,20 @@ def repair(path: Path, to: Path | None, console: rich.console.Console) -> int:
         if raw[:4] != b"XDF:":
             raise StreamError(f"{path}: not an XDF file")
         parts = list(_parts(raw))
-        with open(to, "xb") as out:
-            out.write(b"XDF:")
-            written = _Writer(raw, out)
-            for part in parts:
-                written.take(part)
-        if not written.heads:
-            to.unlink()
-            raise StreamError(f"{path}: the headers of its streams are damaged: nothing can be told apart")
+        beside = to.with_name(f"{to.name}.part")
+        try:
+            with open(beside, "wb") as out:
+                out.write(b"XDF:")
+                written = _Writer(raw, out)
+                for part in parts:
+                    written.take(part)
+            if not written.heads:
+                raise StreamError(f"{path}: the headers of its streams are damaged: nothing can be told apart")
+            beside.rename(to)
+        except OSError as e:
+            raise StreamError(f"{to}: {e.strerror}: nothing is written") from None
+        finally:
+            beside.unlink(missing_ok=True)
         size, left = len(raw), len(raw) - 4 - sum(c[3] - c[1] for p in parts for c in p.chunks)
         left -= sum(len(_chunk(CHECK, p.check.pack())) for p in parts if p.check)
     table = rich.table.Table("stream", "samples kept", "samples lost", title=str(to))
