@@ -27,7 +27,7 @@ from rheobase.stream.graph import from_dict
 from rheobase.stream.link import Receiver, Sender
 from rheobase.stream.node import Sink, blame
 from rheobase.stream.options import Process
-from rheobase.stream.pulse import BEAT, Pulse
+from rheobase.stream.pulse import BEAT, SINCE, Pulse
 from rheobase.stream.shared import RingReceiver, RingSender
 
 log = logging.getLogger("rheobase")
@@ -36,10 +36,15 @@ GRACE = 5.0
 """s: a process that was told to end and for so long gets nothing done is killed."""
 KEEP = 1.0
 """s between two checkpoints."""
+LEAVE = 1.0
+"""s that an engine has to end in when something beside it went wrong."""
 
 
 def drive(engine: Engine, watch: Callable[[], None]) -> None:
-    """Run an engine in a thread while `watch` is called now and then; a window owns this, the main, thread."""
+    """Run an engine in a thread while `watch` is called now and then; a window owns this, the main, thread.
+
+    What `watch` raises ends it, though the engine may hang.
+    """
     gc.collect()
     gc.freeze()  # a full collection would stop the loop for tens of ms
     errors: list[BaseException] = []
@@ -56,8 +61,12 @@ def drive(engine: Engine, watch: Callable[[], None]) -> None:
             done.set()
 
     def look() -> None:
-        while not done.wait(0.05):
-            watch()
+        try:
+            while not done.wait(0.05):
+                watch()
+        except Exception as e:  # noqa: BLE001 it is raised in the main thread
+            errors.append(e)
+            done.set()
 
     thread = threading.Thread(target=work, name="engine", daemon=True)
     thread.start()
@@ -74,9 +83,12 @@ def drive(engine: Engine, watch: Callable[[], None]) -> None:
         engine.stop()
         thread.join(GRACE)
         raise
-    thread.join()
+    done.wait()
     if errors:
+        engine.stop()
+        thread.join(LEAVE)
         raise errors[0]
+    thread.join()
 
 
 def counted(engine: Engine) -> dict[str, Any]:
@@ -84,6 +96,11 @@ def counted(engine: Engine) -> dict[str, Any]:
     return {
         "nodes": dict(engine.counts),
         "ages": {k: a.table() for k, a in engine.ages.items() if a.n},
+        "histograms": {
+            k: {str(i): int(a.counts[i]) for i in a.counts.nonzero()[0]}
+            for k, a in engine.ages.items()
+            if a.n and engine.options.restart  # to go on with
+        },
         "late": dict(engine.late),
         "missed": dict(engine.missed),
         "swapped": engine.swapped,
@@ -100,6 +117,15 @@ def counted(engine: Engine) -> dict[str, Any]:
             for r in engine.receivers.values()
         },
     }
+
+
+def where(pulse: Pulse, names: Sequence[str]) -> str:
+    """What a process was at, as its pulse says."""
+    number, seq, t = pulse.where()
+    if not t:
+        return ""
+    state = "has had" if pulse.slots[SINCE] else "had last"
+    return f": node {names[number]!r} {state} sample {seq} (of {t:.3f} s)"
 
 
 class Lines:
@@ -259,5 +285,6 @@ def _engine(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> En
         options=msgspec.convert(order["options"], Process),
         pulse=pulse,
         attempt=order["attempt"],
+        wait=order["wait"],
     )
     return engine

@@ -60,6 +60,7 @@ class Engine:
     options    how the process is watched: what is late, and what to do then
     pulse      where it writes what it is at
     attempt    how often a process before this one has run these nodes
+    wait       for the Specs of other processes, s: a source above may look for its stream
     """
 
     def __init__(
@@ -78,8 +79,9 @@ class Engine:
         options: Process | None = None,
         pulse: Pulse | None = None,
         attempt: int = 0,
+        wait: float = START,
     ) -> None:
-        self.options, self.pulse, self.attempt = options or Process(), pulse or Pulse(None), attempt
+        self.options, self.pulse, self.attempt, self.wait = options or Process(), pulse or Pulse(None), attempt, wait
         self.here = {k: p for k, p in graph.places.items() if process in (None, p.process)}
         self.receivers = dict(receivers or {})
         self.taps = dict(taps or {})
@@ -146,7 +148,7 @@ class Engine:
         given = self._start_sources()
         for (name, i), receiver in self.receivers.items():
             source = self.here[name].edges[i].source
-            given.setdefault(source, receiver.wait_spec(START, self._stop.is_set))
+            given.setdefault(source, receiver.wait_spec(self.wait, self._stop.is_set))
         self._build(given)
         if any(not isinstance(p.node, Kernel | Source | Sink) for p in self.here.values()):
             self._warm(given)

@@ -33,6 +33,8 @@ LARGEST = 1 << 22
 """Characters: a longer file is no config."""
 MOST = 1 << 20
 """Values in a config, each alias written out."""
+KEEP = (1 << 31) - 1
+"""Messages: `drop_oldest` keeps no more."""
 
 MAIN = "main"
 """The process of nodes that name none."""
@@ -127,6 +129,16 @@ class Graph:
             raise StreamError(
                 f"processes {way}: samples must not come back: give a node a process of its own"
             ) from None
+        self._check_shared()
+
+    def _check_shared(self) -> None:
+        """A process reads all its edges from shared memory, or none."""
+        far = [(p, e) for p in self.places.values() for e in p.edges if self.places[e.source].process != p.process]
+        sockets = {p.process for p, e in far if e.policy != "block" or e.edge == "zmq"}
+        for p, e in far:
+            if e.edge == "shm" and p.process in sockets:
+                why = "its policy drops" if e.policy != "block" else "another edge to that process cannot be one"
+                raise StreamError(f"node {p.node.name!r}: in: edge: shm cannot be: {why}")
 
     def processes(self) -> list[str]:
         """Process labels in order of first use."""
@@ -319,8 +331,8 @@ def _policy(given: Any) -> tuple[str, int]:
     policies = ("block", "latest", "drop_oldest")
     if word not in policies:
         raise StreamError(f"unknown policy {word!r}{nearest(word, policies)}")
-    if (word == "drop_oldest") != (n.isdigit() and int(n) > 0):
-        raise StreamError(f"policy {given!r}: write block, latest, or drop_oldest: n (messages kept)")
+    if (word == "drop_oldest") != (n.isdecimal() and len(n) < 11 and 0 < int(n) <= KEEP):
+        raise StreamError(f"policy {given!r}: write block, latest, or drop_oldest: n (messages kept, at most {KEEP})")
     return word, int(n or 0)
 
 
@@ -347,13 +359,29 @@ def _bounded(value: Any, seen: list[int]) -> None:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Safe, and refuses a key that stands twice (YAML alone keeps the last in silence)."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.flat: set[int] = set()
+        self.merged = 0
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Put in place what `<<` stands for; before that, each key of its own is there once."""
+        if id(node) in self.flat:
+            return
+        self.flat.add(id(node))
         seen = set()
-        for key, _ in node.value:
-            word = self.construct_object(key, deep=True)
+        for key, value in node.value:
+            merges = key.tag == "tag:yaml.org,2002:merge"
+            word = key.value if merges else self.construct_object(key, deep=True)
             if isinstance(word, list | dict):
                 raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if word in seen:
                 raise yaml.MarkedYAMLError(problem=f"{word!r} stands here twice", problem_mark=key.start_mark)
             seen.add(word)
-        return super().construct_mapping(node, deep)
+            for part in (value.value if isinstance(value, yaml.SequenceNode) else [value]) if merges else ():
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    self.merged += len(part.value)
+            if self.merged > MOST:
+                raise yaml.MarkedYAMLError(problem=f"its '<<' come to more than {MOST} values")
+        super().flatten_mapping(node)

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,11 +28,11 @@ import msgspec
 
 from rheobase.stream import clock
 from rheobase.stream.block import Interrupted, Spec, StreamError
-from rheobase.stream.child import GRACE, Lines
+from rheobase.stream.child import GRACE, Lines, where
 from rheobase.stream.graph import Graph
 from rheobase.stream.link import RECEIVER_WORDS, SENDER_WORDS, START
 from rheobase.stream.live import Live, Seen
-from rheobase.stream.node import Sink
+from rheobase.stream.node import Sink, Source
 from rheobase.stream.options import Process, processes
 from rheobase.stream.pulse import BEAT, SINCE, Pulse
 from rheobase.stream.report import Report, Status
@@ -83,7 +82,16 @@ class Children:
     ) -> None:
         self.graph, self.folder, self.seconds, self.speed = graph, folder, seconds, speed
         self.report, self.line, self.live, self.interrupted = report, line, live, interrupted
-        self.home = Path(tempfile.mkdtemp(prefix="rheo-"))
+        for name, place in graph.places.items():
+            if type(place.node).__module__ == "__main__":
+                what = type(place.node).__qualname__
+                raise StreamError(
+                    f"node {name!r}: class {what!r} is of the program itself, which the process {place.process!r} "
+                    "cannot load: put it in a module of its own"
+                )
+        self._folder = tempfile.TemporaryDirectory(prefix="rheo-", ignore_cleanup_errors=True)
+        """It goes with `run`, or with this object."""
+        self.home = Path(self._folder.name)
         self.edges = far_edges(graph, f"ipc://{self.home}/")
         self.report.edges = self.edges
         self.memory: list[int] = []
@@ -96,6 +104,9 @@ class Children:
             label: Child(label, o, self.home / f"{label}.pulse", len(self.edges)) for label, o in options.items()
         }
         self.names = list(graph)
+        waits = [getattr(p.node, "wait", 0.0) for p in graph.places.values() if isinstance(p.node, Source)]
+        self.limit = START + max((w for w in waits if isinstance(w, int | float)), default=0.0)
+        """s until every process must be ready: a source may `wait` for its stream."""
         self.specs: dict[str, Any] = {}
         self.alive: set[str] = set()
         self.ready: set[str] = set()
@@ -106,23 +117,25 @@ class Children:
         self.said_bye = False
 
     def run(self) -> None:
-        try:
-            for child in self.children.values():
-                self._spawn(child)
-            self._watch()
-        finally:
-            for child in self.children.values():
-                if child.process is not None:
-                    if child.process.poll() is None:
-                        child.process.kill()
-                    child.process.wait()
-                if child.control is not None:
-                    child.control.close()
-                self._stand_down(child)
-            self.selector.close()
-            for file in self.memory:
-                os.close(file)
-            shutil.rmtree(self.home, ignore_errors=True)
+        with self._folder:  # it goes though the end of all else is interrupted
+            try:
+                for child in self.children.values():
+                    self._spawn(child)
+                self._watch()
+            finally:
+                running = [c.process for c in self.children.values() if c.process is not None]
+                for process in running:
+                    if process.poll() is None:
+                        process.kill()
+                for process in running:
+                    process.wait()
+                for child in self.children.values():
+                    if child.control is not None:
+                        child.control.close()
+                    self._stand_down(child)
+                self.selector.close()
+                for file in self.memory:
+                    os.close(file)
         if self.failures:
             raise StreamError("; ".join(self.failures))
 
@@ -179,6 +192,7 @@ class Children:
             "pulse": str(child.path),
             "kept": str(self.home / f"{child.label}.npz"),
             "attempt": child.attempt,
+            "wait": self.limit,
             "specs": self.specs if child.attempt else {},
         }
         self._tell(child.label, order)
@@ -217,9 +231,10 @@ class Children:
                     self.report.begin()
                     for label in self.children:
                         self._tell(label, {"go": True})
-                elif now - begin > START:
-                    late = ", ".join(sorted(set(self.children) - self.ready))
-                    self.failures.append(f"not ready after {START:g} s: process {late}")
+                elif now - begin > self.limit:
+                    late = set(self.children) - self.ready
+                    late -= {e["to"] for e in self.edges if e["from"] in late}  # these wait only for the others
+                    self.failures.append(f"not ready after {self.limit:g} s: process {', '.join(sorted(late))}")
                     self._stop()
             over = self.seconds is not None and self.went is not None and now - self.went >= self.seconds
             if self.interrupted.is_set() or over:
@@ -230,8 +245,8 @@ class Children:
                 for label in sorted(self.alive):
                     # one that still looks for its stream cannot hear
                     if label not in self.done and self.went:
-                        where = self._where(self.children[label])
-                        self.failures.append(f"process {label!r} did not stop within {GRACE:g} s and was killed{where}")
+                        at = where(self.children[label].pulse, self.names)
+                        self.failures.append(f"process {label!r} did not stop within {GRACE:g} s and was killed{at}")
                     self.done.add(label)
                     self._died(self.children[label])
                     self._kill(self.children[label])
@@ -281,7 +296,7 @@ class Children:
             if not child.named:
                 child.named = True
                 how = "gives no sign of life" if silent >= limit else "hangs"
-                said = f"process {label!r} {how} since {max(stuck, silent):.1f} s{self._where(child)}"
+                said = f"process {label!r} {how} since {max(stuck, silent):.1f} s{where(child.pulse, self.names)}"
                 log.warning("%s", said)
                 self.report.hung.append(said)
                 if child.options.hang:
@@ -296,14 +311,6 @@ class Children:
             child.process.wait(0.3)
             return
         child.process.kill()
-
-    def _where(self, child: Child) -> str:
-        """What it was at, as its pulse says."""
-        number, seq, t = child.pulse.where()
-        if not t:
-            return ""
-        state = "has had" if child.pulse.slots[SINCE] else "had last"
-        return f": node {self.names[number]!r} {state} sample {seq} (of {t:.3f} s)"
 
     def _hear(self, label: str, said: dict[str, Any]) -> None:
         child = self.children[label]
@@ -342,8 +349,8 @@ class Children:
         if child.label in self.done:
             return
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        where = f" (see {self.folder / 'log.txt'})" if self.folder else ""
-        why = child.why or f"process {child.label!r} died: {how}{self._where(child)}{where}"
+        see = f" (see {self.folder / 'log.txt'})" if self.folder else ""
+        why = child.why or f"process {child.label!r} died: {how}{where(child.pulse, self.names)}{see}"
         again = self._may_begin_again(child)
         self._died(child, again)
         if again:
@@ -461,8 +468,5 @@ def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
     sockets = {e["to"] for e in found if e["policy"] != "block" or e["edge"] == "zmq"}
     shared = able()
     for e in found:
-        if e["to"] in sockets and e["edge"] == "shm":
-            why = "its policy drops" if e["policy"] != "block" else "another edge to that process cannot be one"
-            raise StreamError(f"node {e['target']!r}: in: edge: shm cannot be: {why}")
         e["ring"] = e["to"] not in sockets and shared
     return found

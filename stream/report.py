@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -12,7 +13,12 @@ import rich.live
 import rich.table
 import rich.text
 
+from rheobase.stream import clock
 from rheobase.stream.graph import Graph
+from rheobase.stream.node import Kernel
+
+CARRIED = ("nodes", "late", "missed", "swapped", "health", "histograms", "ages")
+"""What a process that is started again counts on from zero."""
 
 
 class Report:
@@ -31,8 +37,10 @@ class Report:
         """Process -> when it said so, s of the clock."""
         self.final: set[str] = set()
         self.dead: list[str] = []
-        self.before: dict[str, int] = {}
-        """Node -> samples that it gave in processes that were started again since."""
+        self.before: dict[str, dict[str, Any]] = {}
+        """Process -> what those before it had counted."""
+        self.oldest: dict[str, float] = {}
+        """Sink -> the largest age in processes before, s."""
         self.restarts: list[dict[str, Any]] = []
         self.hung: list[str] = []
         self.stalls: list[dict[str, Any]] = []
@@ -56,24 +64,39 @@ class Report:
 
     def carry(self, label: str) -> None:
         """A process ended, and another will count on from zero."""
-        for name, n in self.counted[label].pop("nodes").items():
-            self.before[name] = self.before.get(name, 0) + n
-        self.counted[label]["nodes"] = {}
+        for name, a in self.counted[label].get("ages", {}).items():
+            self.oldest[name] = max(a["max"], self.oldest.get(name, a["max"]))
+        self.before[label] = {key: self._whole(label, key) for key in CARRIED}
+        self.counted[label] = {k: c for k, c in self.counted[label].items() if k not in CARRIED}
+
+    def _whole(self, label: str, key: str) -> dict[str, Any]:
+        """What a process and those before it have counted."""
+        before, now = self.before.get(label, {}).get(key, {}), self.counted[label].get(key, {})
+        if key == "health":  # kernels go on with what their checkpoint says
+            before = {k: h for k, h in before.items() if k not in now or not isinstance(self.graph[k], Kernel)}
+        return dict(_sum(before, now))
 
     def _merged(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for counted in self.counted.values():
-            found |= counted.get(key, {})
+        for label in self.counted:
+            found |= self._whole(label, key)
         return found
 
     @property
     def ages(self) -> dict[str, dict[str, float]]:
-        return self._merged("ages")
+        found, histograms = self._merged("ages"), self._merged("histograms")
+        for name in histograms.keys() & self.oldest.keys():
+            ages = clock.Ages()
+            for i, n in histograms[name].items():
+                ages.counts[int(i)] = n
+            ages.n, ages.max = int(ages.counts.sum()), max(found[name]["max"], self.oldest[name])
+            found[name] = ages.table()
+        return found
 
     @property
     def samples(self) -> dict[str, int]:
         merged = self._merged("nodes")
-        return {name: self.before.get(name, 0) + merged.get(name, 0) for name in self.graph}
+        return {name: merged.get(name, 0) for name in self.graph}
 
     @property
     def health(self) -> dict[str, dict[str, Any]]:
@@ -189,6 +212,13 @@ class Report:
             console.print(text, highlight=False, soft_wrap=True)
 
 
+def _sum(a: Any, b: Any) -> Any:
+    """What one and the next have counted: whole numbers add up, of all else the next says how it is."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {k: _sum(a[k], b[k]) if k in a and k in b else (a | b)[k] for k in a | b}
+    return a + b if type(a) is type(b) is int else b
+
+
 class Status:
     """One line while a graph runs: time, rates, age, drops. A terminal sees it change, a file every 10 s."""
 
@@ -236,4 +266,5 @@ class Status:
 
     def close(self) -> None:
         if self.live is not None:
-            self.live.stop()
+            with contextlib.suppress(OSError, SystemExit):  # the terminal is gone
+                self.live.stop()

@@ -105,6 +105,10 @@ def test_set_changes_a_parameter() -> None:
             "policy: drop_oldest",
             "node 'k': in: policy 'drop_oldest': write block, latest, or drop_oldest: n",
         ),
+        ("drop_oldest: 7", "drop_oldest: ²", "node 'k': in: policy 'drop_oldest: ²': write block, latest, or drop"),
+        ("drop_oldest: 7", "drop_oldest: 99999999999", "drop_oldest: n (messages kept, at most 2147483647)"),
+        ("width: 0.02", "<<: 3, width: 0.02", "line 4: expected a mapping or list of mappings for merging"),
+        ("width: 0.02", "<<: &a {width: 1, width: 2}", "line 4: 'width' stands here twice"),
         ("parts:Keep", "parts:Kept", "no class 'Kept' in parts; did you mean 'Keep'?"),
         ("parts:Keep", "nowhere:Keep", "no module 'nowhere'"),
         ("parts:Keep", "math:pi", "is not a rheobase Node"),
@@ -164,3 +168,34 @@ nodes:
     parse(text.format(where="main")).check()
     with pytest.raises(StreamError, match=r"processes .*acquire.* samples must not come back"):
         parse(text.format(where="acquire")).check()
+
+
+def test_what_is_merged_gives_way_to_what_stands_there() -> None:
+    text = """
+nodes:
+  src: {type: "parts:Ramp", n: 10}
+  a:   &a {type: bins, in: src, width: 0.02, how: mean}
+  b:   &b {<<: *a, width: 0.05}
+  c:   {<<: [*b, *a], how: sum}
+"""
+    nodes = parse(text).to_dict()["nodes"]
+    assert [(nodes[k]["width"], nodes[k]["how"]) for k in "abc"] == [(0.02, "mean"), (0.05, "mean"), (0.05, "sum")]
+
+
+def test_merges_of_merges_are_bounded() -> None:
+    lines = [f"  n{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 20)}]}}" for i in range(1, 30)]
+    with pytest.raises(StreamError, match=r"its '<<' come to more than"):
+        parse("nodes:\n  n0: &a0 {x: 1}\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize("other", ["policy: latest", "edge: zmq"])
+def test_an_edge_that_cannot_be_shared_memory_is_refused(other: str) -> None:
+    text = f"""
+nodes:
+  src:  {{type: "parts:Ramp", process: acquire}}
+  sq:   {{type: "parts:Square", in: src, process: acquire}}
+  keep: {{type: "parts:Keep", in: [{{from: src, edge: shm}}, {{from: sq, {other}}}]}}
+"""
+    parse(text.replace("process: acquire", "process: main")).check()
+    with pytest.raises(StreamError, match="node 'keep': in: edge: shm cannot be: another edge to that process"):
+        parse(text).check()

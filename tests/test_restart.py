@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from test_outlet import Reader
 
-from rheobase.stream import live
+from rheobase.stream import clock, live
 from rheobase.stream.block import StreamError
 from rheobase.stream.graph import Graph, parse
 from rheobase.stream.report import Report
@@ -86,6 +86,60 @@ def test_a_process_is_started_again_from_its_checkpoint(
         assert (
             "signal.pause" in (tmp_path / "log.txt").read_text() or "in process" in (tmp_path / "log.txt").read_text()
         )
+
+
+def test_the_only_process_is_started_again_too(tmp_path: Path) -> None:
+    text = """
+name: t
+processes: {{main: {{restart: 1, hang: 1}}}}
+nodes:
+  src:  {{type: "parts:Ramp", n: 300}}
+  stop: {{type: "parts:Stop", in: src, at: 100, attempts: 1, {how}: true}}
+  keep: {{type: "parts:Keep", in: stop}}
+"""
+    for how, why in (("fail", r"node 'stop' \(parts:Stop\): ValueError"), ("hang", "process 'main' hangs since")):
+        report = run(parse(text.format(how=how)), tmp_path)
+        [again] = report.restarts
+        assert re.match(why, again["why"])
+        assert len(np.loadtxt(tmp_path / "keep.txt")) == 300
+
+
+def test_what_was_counted_before_a_new_start_stays() -> None:
+    graph = parse(
+        'nodes: {a: {type: "parts:Recorded"}, c: {type: "parts:Count", in: a}, k: {type: "parts:Keep", in: c}}'
+    )
+    report, before, after = Report(graph), clock.Ages(), clock.Ages()
+    ages = [0.3, *np.arange(1, 100) / 1e3]
+    for part, of in ((before, ages[:60]), (after, ages[60:])):
+        for age in of:
+            part.add(age)
+
+    def counts(part: clock.Ages) -> dict[str, Any]:
+        return {
+            "nodes": {"a": 10},
+            "late": {"k": 1},
+            "missed": {"k": 2},
+            "swapped": {"c": {"swaps": 3, "refused": 0}},
+            "health": {"a": {"lost": 2, "p50": "1 ms"}, "c": {"bins": 5}},
+            "ages": {"k": part.table()},
+            "histograms": {"k": {str(i): int(part.counts[i]) for i in part.counts.nonzero()[0]}},
+        }
+
+    report.update("main", counts(before))
+    report.carry("main")
+    assert report.samples["a"] == 10
+    assert report.ages["k"] == before.table()
+    report.update("main", counts(after))
+    assert report.samples["a"] == 20
+    assert report.health == {
+        "a": {"lost": 4, "p50": "1 ms"},
+        "c": {"bins": 5, "swaps": 6, "refused": 0},  # what a kernel counts is in its checkpoint
+        "k": {"late": 2, "missed": 4},
+    }
+    for age in ages[:60]:
+        after.add(age)
+    assert report.ages["k"] == after.table()
+    assert report.ages["k"]["max"] == 0.3
 
 
 @pytest.mark.slow

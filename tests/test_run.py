@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,10 +19,13 @@ import numpy as np
 import pytest
 import rich.console
 import yaml
-from parts import Fail, Keep, Ramp, Recorded, Square
+from parts import Fail, Keep, Late, Ramp, Recorded, Square
 
-from rheobase.stream.block import StreamError
+from rheobase.stream.block import Spec, StreamError
+from rheobase.stream.child import _engine
 from rheobase.stream.graph import Graph, from_dict, parse
+from rheobase.stream.parent import far_edges
+from rheobase.stream.pulse import Pulse
 from rheobase.stream.report import Report, Status
 from rheobase.stream.run import new_folder, run
 
@@ -157,7 +161,7 @@ def alive(folder: Path) -> list[str]:
     return found
 
 
-def command(folder: Path, text: str, *more: str) -> subprocess.Popen[str]:
+def command(folder: Path, text: str, *more: str, **env: str) -> subprocess.Popen[str]:
     (folder / "g.yaml").write_text("name: t\nnodes:\n" + text)
     return subprocess.Popen(
         [
@@ -174,7 +178,7 @@ def command(folder: Path, text: str, *more: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=TESTS,
-        env={**os.environ, "RHEO_TEST": str(folder), "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "RHEO_TEST": str(folder), "PYTHONPATH": str(TESTS), **env},
         start_new_session=True,
     )
 
@@ -200,6 +204,105 @@ def test_ctrl_c_stops_in_good_order(tmp_path: Path) -> None:
     assert tables["ok"]
     assert tables["samples"]["src"] > 0
     assert not alive(tmp_path)
+
+
+ONE = """
+  src:  {{type: "parts:Ramp", n: {n}}}
+  two:  {{type: {middle}, in: src}}
+  keep: {{type: "parts:Keep", in: [src, two]}}
+"""
+
+
+@pytest.mark.parametrize("text", [ONE, THREE])
+def test_a_closed_terminal_stops_in_good_order(tmp_path: Path, text: str) -> None:
+    """It says so more than once."""
+    process = command(tmp_path, text.format(n=1000000, middle="parts:Square"))
+    wait_for(tmp_path / "run" / "live.json", process)
+    time.sleep(4)
+    for _ in range(3):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    process.communicate(timeout=30)
+    tables = json.loads((tmp_path / "run" / "tables.json").read_text())
+    assert tables["ok"]
+    assert len(np.loadtxt(tmp_path / "run" / "keep.txt")) == tables["samples"]["keep"] > 0
+
+
+def test_a_hang_of_the_only_process_is_named_when_it_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rheobase.stream.run.GRACE", 0.5)
+    begin = time.monotonic()
+    graph = graph_of(ONE.format(n=100000, middle='"parts:Slow", at: 100, late: 30'))
+    with pytest.raises(StreamError, match=r"'main' did not stop within 0.5 s: node 'two' has had sample 100"):
+        run(graph, seconds=1.0)
+    assert time.monotonic() - begin < 20
+
+
+def test_a_node_that_does_not_start_leaves_nothing_open() -> None:
+    class Never(Keep):
+        def start(self, *inputs: Spec) -> None:
+            raise StreamError("on purpose")
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{s.getsockname()[1]}"
+    src = '  src: {type: "parts:Recorded", n: 50}\n'
+    out = f'{src}  out: {{type: zmq_out, in: src, address: "{address}", safe: -1}}\n'
+    with pytest.raises(StreamError, match="on purpose"):
+        run(graph_of(out).add("never", Never(), "src"))
+    assert run(graph_of(out)).samples["out"] == 50
+
+
+class Waits(Late):
+    """May look for its stream for so long."""
+
+    wait: float = 0.0
+    """s."""
+
+
+@pytest.mark.parametrize("wait", [0, 60])
+def test_a_start_may_take_as_long_as_a_source_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: float
+) -> None:
+    monkeypatch.setattr("rheobase.stream.parent.START", 1.0)
+    text = f'  src: {{type: "test_run:Waits", late: 4, n: 20, wait: {wait}, process: acquire}}\n'
+    graph = graph_of(text + '  k: {type: "parts:Keep", in: src}')
+    if wait:
+        assert run(graph, tmp_path).samples["k"] == 20
+        return
+    with pytest.raises(StreamError, match=r"not ready after 1 s: process acquire$"):
+        run(graph, tmp_path)
+
+
+def test_who_reads_waits_as_long_as_a_source_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '  src: {type: "parts:Ramp", process: acquire}\n  k: {type: "parts:Keep", in: src}'
+    order = {"process": "main", "pulse": os.devnull, "wait": 0.4, "specs": {}, "config": graph_of(text).to_dict()}
+    monkeypatch.setattr("rheobase.stream.child.Pulse", lambda *_: Pulse(None, 1))
+    monkeypatch.setattr("rheobase.stream.engine.START", 0.1)
+    edges = [e | {"at": e["address"], "ring": False} for e in far_edges(graph_of(text), "ipc://nobody/")]
+    engine = _engine(order | {"edges": edges, "folder": None, "speed": 0.0, "options": {}, "attempt": 0}, print)
+    with pytest.raises(StreamError, match=r"nothing came on .* within 0.4 s"):
+        engine.start()
+
+
+@pytest.mark.parametrize("quick", [1, 2, 3])
+def test_no_folder_is_left_however_often_it_is_interrupted(tmp_path: Path, quick: int) -> None:
+    (tmp_path / "tmp").mkdir()
+    process = command(tmp_path, THREE.format(n=1000000, middle="parts:Square"), TMPDIR=str(tmp_path / "tmp"))
+    wait_for(tmp_path / "run" / "log.txt", process)
+    assert list((tmp_path / "tmp").glob("rheo-*"))
+    time.sleep(3)
+    for _ in range(quick):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.03)
+    process.communicate(timeout=30)
+    assert not list((tmp_path / "tmp").glob("rheo-*"))
+
+
+def test_a_class_of_the_program_itself_cannot_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waits, "__module__", "__main__")
+    graph = Graph().add("src", Waits(), process="other").add("keep", Keep(), "src")
+    with pytest.raises(StreamError, match=r"node 'src': class 'Waits' .* 'other' .* put it in a module of its own"):
+        run(graph, tmp_path)
 
 
 def test_the_children_end_with_their_parent(tmp_path: Path) -> None:
