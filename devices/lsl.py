@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pylsl.util import LostError
 from pylsl.util import TimeoutError as NoAnswer
 
+from rheobase.devices._lsl_info import device, spec_of, unchanged
 from rheobase.devices._offset import Offset
 from rheobase.devices._stamps import Stamps
-from rheobase.stream.block import Array, Block, Spec, StreamError, numbered
+from rheobase.stream.block import Array, Block, Spec, StreamError
 from rheobase.stream.clock import now
 from rheobase.stream.node import NotNegative, Positive, Source, nearest
 
@@ -37,17 +38,16 @@ STALE = 0.5
 """s without a sample after which a regular stream is stale, and not yet lost."""
 CHECK = 0.5
 """s between two looks at what liblsl says about the sender's clock."""
-DTYPES = {"double64": "float64", "string": "str"}
-"""The dtype for a format of LSL, where it differs."""
 
 
 class Lsl(Source):
     """An LSL inlet.
 
     Samples that arrive are never thrown away; where the outlet restarts (same properties), the stream goes on in a
-    new segment. `health` counts how often it was lost, segments, and samples with a value that is not finite. `state`
-    is connecting, live, stale or lost, each change in the log; `note` says where its stamps are not when samples were
-    taken.
+    new segment. Where only another device has these properties (another source_id or host), it goes on with that one:
+    log and `note` say which, and from which segment on. `health` counts how often it was lost, segments, and samples
+    with a value that is not finite. `state` is connecting, live, stale or lost, each change in the log; `note` also
+    says where its stamps are not when samples were taken.
 
     Raises StreamError when no such stream is found (it names those that are there), when the stream is not what
     `channels` and `rate` expect, when it comes back with other channels, rate or type, and when it stays away for
@@ -81,16 +81,22 @@ class Lsl(Source):
         self.stop()
         self.words = " and ".join(f"{k} {v!r}" for k, v in self.stream.items())
         self.health = {"lost": 0, "segments": 0, "nonfinite": 0}
-        self.state, self.note = "connecting", ""
-        self._open(self._find())
+        self.state, self.odd, self.other = "connecting", "", ""
+        found = self._find()
+        self.device = device(found)
+        self._open(found)
         try:
-            self.spec = _spec(self.inlet.info(self.wait))
+            self.spec = spec_of(self.inlet.info(self.wait))
         except (LostError, NoAnswer):
             raise StreamError(f"stream: LSL stream with {self.words} vanished while it was opened") from None
         self._expect(self.spec)
         self.ended = threading.Event()
         threading.Thread(target=self._keep_time, args=(self.ended,), name=f"{self.name} clock", daemon=True).start()
         return self.spec
+
+    @property
+    def note(self) -> str:
+        return "; ".join(filter(None, (self.odd, self.other)))
 
     def stop(self) -> None:
         if ended := getattr(self, "ended", None):
@@ -125,7 +131,7 @@ class Lsl(Source):
             if (fresh or cuts) and not self.stamped.done:
                 self.stamped = Stamps(self.spec.rate)
             if said := self.stamped.look(times, self.heard):
-                self.note = said
+                self.odd = said
                 log.warning("%s: LSL stream with %s: %s", self.name, self.words, said)
             if fresh and not cuts:
                 cuts = [0]
@@ -238,14 +244,19 @@ class Lsl(Source):
                 self.heard, quiet = now(), 0.0
         there = {i.uid(): i for i in self.resolver.results() if self._fits(i)}
         if there and self.uid not in there:
-            info = max(there.values(), key=lambda i: i.created_at())
-            same = self._same(info)
-            if same and not self.uid:
-                self.uid = info.uid()
-            elif same and (self.broken or quiet > 3 * QUIET):  # liblsl has had its time to find it by itself
-                self.health["lost"] += not self.gone
-                self._open(info)
-                return
+            id_, host = self.device
+            info = max(there.values(), key=lambda i: (i.source_id() == id_, i.hostname() == host, i.created_at()))
+            back = info.source_id() == id_
+            late = self.broken or quiet > 3 * QUIET  # liblsl has had its time to find it by itself
+            if (back or late) and self._same(info):
+                if not self.uid and back:
+                    self.uid = info.uid()
+                    self._follow(info)
+                elif late:
+                    self.health["lost"] += not self.gone
+                    self._open(info)
+                    self._follow(info)
+                    return
         if self.uid in there and not self.spec.rate:
             self.heard = now()  # there, with nothing to say
         elif quiet > 2 * QUIET and not self.gone:
@@ -258,18 +269,20 @@ class Lsl(Source):
     def _same(self, info: Any) -> bool:
         """Whether an outlet can go on where the other ended; False: it has gone again."""
         try:
-            new, old = _spec(pylsl.StreamInlet(info).info(self.wait)), self.spec
+            new = spec_of(pylsl.StreamInlet(info).info(self.wait))
         except (LostError, NoAnswer):
             return False
-        for what, is_now, was in (
-            ("channels", new.n, old.n),
-            ("Hz", f"{new.rate:g}", f"{old.rate:g}"),
-            ("samples", new.dtype, old.dtype),
-            ("as channels", ", ".join(new.channels), ", ".join(old.channels)),
-        ):
-            if is_now != was:
-                raise StreamError(f"LSL stream with {self.words} came back with {is_now} {what}, it had {was}")
+        unchanged(new, self.spec, f"LSL stream with {self.words}")
         return True
+
+    def _follow(self, info: Any) -> None:
+        """The stream goes on from this outlet: say so where it is of another device than before."""
+        if device(info) != self.device:
+            (new, here), (old, there) = device(info), self.device
+            self.device = new, here
+            segment = self.health["segments"] - (not self.fresh)
+            self.other = f"from segment {segment} on from source_id {new!r} on {here}, before from {old!r} on {there}"
+            log.warning("%s: LSL stream with %s goes on from another device: %s", self.name, self.words, self.other)
 
     def _keep_time(self, ended: threading.Event) -> None:
         while not ended.wait(CHECK if self.timed.is_set() else 0.01):
@@ -282,19 +295,3 @@ class Lsl(Source):
                 if offset is self.offset:  # else it is that of an outlet that is no more
                     self.fresh |= offset.measured(now(), estimate)
                     self.timed.set()
-
-
-def _spec(info: Any) -> Spec:
-    n = info.channel_count()
-    labels = info.get_channel_labels() or []
-    names = numbered("ch", n)
-    units = {*(info.get_channel_units() or [""])}
-    form = pylsl.lib.fmt2string[info.channel_format()]
-    delay = info.desc().child_value("delay")
-    return Spec(
-        rate=info.nominal_srate(),
-        channels=tuple(x or y for x, y in zip(labels, names, strict=True)) if len(labels) == n else names,
-        unit=units.pop() or "" if len(units) == 1 else "",
-        delay=float(delay) if delay else 0.0,
-        dtype=DTYPES.get(form, form),
-    )

@@ -11,7 +11,7 @@ import numpy as np
 import pylsl
 
 from rheobase.devices._outlet import Outlet
-from rheobase.stream.block import Block, Spec
+from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.clock import now
 
 FORMATS = {"float64": "double64", "str": "string"}
@@ -29,6 +29,8 @@ class LslOut(Outlet):
     Channel names, unit and delay stand in the description. The source_id stays the same over restarts, so that
     receivers take the stream up again. `health` counts how often it went `safe`, and samples `withheld` because they
     came too late.
+
+    Errors: two in one graph with the same name of their stream.
     """
 
     stream: str = ""
@@ -38,6 +40,12 @@ class LslOut(Outlet):
     now: bool = False
     """Put all times so much later that the first sample leaves now: a recording, played (at speed 1) to those who
     expect a live stream."""
+
+    def check(self) -> None:
+        nodes, name = self.config.get("nodes", {}), self.stream or self.name
+        for other, e in nodes.items():
+            if other != self.name and e["type"] == nodes[self.name]["type"] and (e.get("stream") or other) == name:
+                raise StreamError(f"stream: {name!r} is that of node {other!r}, too: receivers cannot tell them apart")
 
     @property
     def health(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import platform
 import shutil
 import signal
 import subprocess
@@ -258,6 +259,38 @@ def test_liblsl_cannot_recover_it_but_the_name_is_the_same(name: str, opened: An
     later = take(blocks, lambda g: count(g) == 100)
     assert np.concatenate([b.data[:, 0] for b in later]).tolist() == list(range(1000, 1100))
     assert (later[0].seq, later[0].segment) == (100, 1)
+
+
+def test_another_device_is_taken_only_where_its_own_is_not_there_and_it_is_said(
+    name: str, opened: Any, sender: Any, caplog: Any
+) -> None:
+    """Of two of one name the newer one dies and comes back, then it dies for good."""
+    one = outlet(name, 2, 200, "double64", "one")
+    assert pylsl.resolve_byprop("name", name, 1, 20)
+    two = sender(source_id="two")
+    assert pylsl.resolve_byprop("source_id", "two", 1, 20)
+    node = opened(name)
+    host = platform.node()
+    blocks = node.blocks()
+    got = take(blocks, lambda g: count(g) == 100)
+    two.kill()
+    two.wait()
+    two = sender(first=1000, source_id="two")
+    got += take(blocks, lambda g: count(g) == 100)
+    assert {float(b.data[0, 0]) // 1000: b.segment for b in got} == {0: 0, 1: 1}
+    assert not node.note
+    two.kill()
+    two.wait()
+    while not one.have_consumers():
+        next(blocks)
+    x = np.full((5, 2), 7.0)
+    one.push_chunk(x, now())
+    [block] = take(blocks, lambda g: count(g) == 5)
+    assert block.segment == 2 and (block.data == 7).all()
+    assert node.note == f"from segment 2 on from source_id 'one' on {host}, before from 'two' on {host}"
+    assert [r.getMessage() for r in caplog.records if "another" in r.getMessage()] == [
+        f"in: LSL stream with name {name!r} goes on from another device: {node.note}"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from rheobase.devices.lsl import Lsl
 from rheobase.devices.lsl_out import LslOut
 from rheobase.stream.block import DTYPES, Block, Spec, StreamError
 from rheobase.stream.clock import now
+from rheobase.stream.graph import parse
 
 
 @pytest.fixture
@@ -154,3 +155,12 @@ def test_names_and_kinds(name: str, out: LslOut) -> None:
     assert info.type() == "Markers" and name in info.source_id()
     with pytest.raises(StreamError, match="in: takes one input, got 2: use a node for each"):
         out.start(Spec(rate=100, channels=("a",)), Spec(rate=100, channels=("a",)))
+
+
+@pytest.mark.parametrize("other", ["q: {type: lsl_out, in: x, stream: A}", "A: {type: lsl_out, in: x}"])
+def test_two_outlets_of_one_name_are_refused(other: str) -> None:
+    """They would have one source_id."""
+    text = "nodes:\n  x: {type: signal}\n  p: {type: lsl_out, in: x, stream: A}\n  "
+    parse(text + other.replace("A", "B")).check()
+    with pytest.raises(StreamError, match=rf"node 'p' .*stream: 'A' is that of node '{other[0]}', too"):
+        parse(text + other).check()

@@ -102,6 +102,16 @@ def test_a_reader_that_is_behind_at_the_end_hears_what_is_safe(tmp_path: Path) -
     assert len(got) + node.health["untaken"] >= 20_001
 
 
+def test_what_nobody_came_for_is_untaken(tmp_path: Path) -> None:
+    """Also what still waits for a reader when the outlet closes."""
+    node = ZmqOut(address=f"ipc://{tmp_path}/o", keep=8)
+    node.start(SPEC)
+    for k in range(0, 50, 5):
+        node.take(0, block(k, 5))
+    node.stop()
+    assert node.health["untaken"] == 50
+
+
 def test_without_safe_nothing_is_made_up(tmp_path: Path) -> None:
     node = ZmqOut(address=f"ipc://{tmp_path}/o", hold=0.0)
     node.start(SPEC)

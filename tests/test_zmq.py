@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +24,8 @@ from rheobase.devices.zmq_out import ZmqOut
 from rheobase.stream.block import Block, Spec, StreamError
 from rheobase.stream.engine import Engine
 from rheobase.stream.graph import Graph
-from rheobase.stream.link import unpack
+from rheobase.stream.keys import write_keys
+from rheobase.stream.link import Sender, unpack
 
 SPEC = Spec(rate=1000, channels=("a", "b"), dtype="float32")
 
@@ -107,6 +116,111 @@ def test_a_damaged_frame_is_an_error_with_the_address(tmp_path: Path) -> None:
         list(source.blocks())
     source.stop()
     node.stop()
+
+
+SENDER = """
+import sys, time, numpy as np
+from rheobase.stream.block import Block, Spec
+from rheobase.stream.keys import Door
+from rheobase.stream.link import Sender
+address, rate, *keys = sys.argv[1:]
+door = Door(keys[0], keys[1:]) if keys else None
+sender = Sender(address, Spec(rate=float(rate), channels=("a",)), door=door)
+for k in range(20):
+    sender.send(Block(np.zeros((1, 1)), np.array([time.monotonic()]), k))
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def begun() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a sender in another process: 20 samples, then silence."""
+    children = []
+
+    def begin(*about: object) -> subprocess.Popen[bytes]:
+        children.append(subprocess.Popen([sys.executable, "-c", SENDER, *map(str, about)], stdin=subprocess.PIPE))
+        return children[-1]
+
+    yield begin
+    for p in children:
+        p.kill()
+        p.wait()
+
+
+def until(source: ZmqIn, done: Callable[[list[Block]], bool]) -> list[Block]:
+    """What comes until it is enough."""
+    got: list[Block] = []
+    end = time.monotonic() + 30
+    for block in source.blocks():
+        assert time.monotonic() < end, f"{source.state}, {got}"
+        if block is not None:
+            got.append(block)
+        if done(got):
+            break
+    return got
+
+
+def test_missing_samples_are_counted_from_the_first_that_came(tmp_path: Path) -> None:
+    source = ZmqIn(address=f"ipc://{tmp_path}/tap")
+    sending = threading.Thread(target=lambda: senders.append(Sender(source.address, SPEC)))
+    senders: list[Sender] = []
+    sending.start()
+    source.start()
+    assert source.health == {"missing": 0, "gaps": 0}
+    sending.join(10)
+    for seq in (100, 110, 150, 160, 175):
+        senders[0].send(Block(np.zeros((10, 2), np.float32), seq / 1000 + np.arange(10) / 1000, seq))
+    senders[0].end()
+    got = [b for b in source.blocks() if b is not None]
+    source.stop()
+    senders[0].close()
+    assert [b.seq for b in got] == [100, 110, 150, 160, 175]
+    assert source.health == {"missing": 35, "gaps": 2}
+
+
+def test_a_sender_that_is_killed_is_said(tmp_path: Path, begun: Any, caplog: Any) -> None:
+    source = ZmqIn(address=f"ipc://{tmp_path}/tap")
+    source.name = "in"
+    p = begun(source.address, 100)
+    source.start()
+    assert source.state == "connecting"
+    until(source, lambda got: len(got) == 20)
+    assert source.state == "live"
+    os.kill(p.pid, signal.SIGKILL)
+    with caplog.at_level(logging.WARNING):
+        until(source, lambda got: source.state == "stale")
+        until(source, lambda got: source.state == "lost")
+    assert [r.getMessage() for r in caplog.records if r.name == "rheobase"] == [
+        f"in: stream of {source.address} is stale",
+        f"in: nothing comes from {source.address}; waiting for it",
+    ]
+    begun(source.address, 100)
+    [again] = until(source, lambda got: len(got) == 1)
+    source.stop()
+    assert (again.seq, again.segment, source.state) == (0, 1, "live")
+    assert source.health == {"missing": 0, "gaps": 1}
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_an_irregular_stream_is_lost_with_its_connection_only(
+    tmp_path: Path, begun: Any, keys: bool, caplog: Any
+) -> None:
+    lab, robot = ([str(p) for p in write_keys(name, tmp_path)] for name in ("lab", "robot"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    known = {"keys": robot[1], "server": lab[0]} if keys else {}
+    source = ZmqIn.make(address=address, lost=1.0, **known)
+    p = begun(address, 0, *([lab[1], robot[0]] if keys else []))
+    source.start()
+    until(source, lambda got: len(got) == 20)
+    end = time.monotonic() + 3
+    until(source, lambda got: time.monotonic() > end)
+    assert source.state == "live" and not caplog.records
+    p.kill()
+    with pytest.raises(StreamError, match=rf"stream of {address} has been gone for 1\.\d s"):
+        until(source, lambda got: False)
+    source.stop()
 
 
 def test_two_inputs_need_two_addresses(tmp_path: Path) -> None:
