@@ -11,6 +11,9 @@ from rheobase.stream.keys import Door, check_address
 from rheobase.stream.link import HEADER, SAMPLES, Sender
 from rheobase.stream.node import Count
 
+BEHIND = 2.0
+"""s that a reader who is behind at the end, or was so long before, has to read what lies on the way."""
+
 
 class ZmqOut(Outlet):
     """Publishes its input on a PUSH socket, in the frames that `rheobase.stream.link` describes.
@@ -42,7 +45,7 @@ class ZmqOut(Outlet):
         self.check()
         self.door = Door(self.keys, self.peers) if self.keys else None
         self.sender = Sender(self.address, x, "drop_oldest", self.keep, wait=0, door=self.door)
-        self.said = clock.now()
+        self.said, self.slow = clock.now(), -BEHIND
 
     @property
     def health(self) -> dict[str, int]:
@@ -57,11 +60,15 @@ class ZmqOut(Outlet):
             self.said = clock.now()
             self.sender.say_spec()
         self.sender.send(x)
+        if self.sender.behind:
+            self.slow = clock.now()
 
     def shut(self) -> None:
         # a reader that is there, but behind, is to hear the last word, which may be what is safe
-        patience = max(self.patience, 1.0) if self.sender.heard else self.patience
-        until, behind = clock.now() + patience, self.sender.behind
+        # room on the way does not mean that the reader has come to what lies there
+        behind = self.sender.behind or clock.now() - self.slow < BEHIND
+        patience = max(self.patience, BEHIND if behind else 1.0) if self.sender.heard else self.patience
+        until = clock.now() + patience
         if self.ends:
             self.sender.end(patience)
         else:

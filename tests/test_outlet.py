@@ -88,7 +88,7 @@ def test_a_reader_that_is_behind_at_the_end_hears_what_is_safe(tmp_path: Path) -
         node.take(0, block(k))
 
     def late() -> None:
-        time.sleep(0.2)
+        time.sleep(0.6)
         while not receiver.ended:
             if (b := receiver.receive(0.05)) is not None:
                 got.append(b.data[0].tolist())
