@@ -7,7 +7,6 @@ the kernels that somebody else listens to. A node of several inputs gets them al
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import logging
 import math
@@ -40,6 +39,8 @@ Item = tuple[str, Block]
 """A block, and the name it is pushed under."""
 IDLE = 0.1
 """s: the longest that anything here waits before it looks whether it should stop."""
+APART = 1.0
+"""s: a recorded stream whose times go back by more was set back; alone, where others have gone on for so long."""
 WARN = 1.0
 """s between two words in the log about samples that are late."""
 
@@ -454,33 +455,36 @@ class Engine:
         return self._from_threads()
 
     def _in_order(self) -> Iterator[Item]:
-        """Recorded sources, merged by time, at their pace if there is one; what comes after a clock was set back, after
-        all of before.
+        """Recorded sources, merged by time, at their pace if there is one; where the clock of all of them was set back,
+        what comes then after all of before.
         """
-
-        def way(order: int, name: str, source: Source) -> Iterator[tuple[int, float, int, str, Block]]:
-            turn, last = 0, -math.inf
-            for whole in self._open(source):
-                if whole is not None:
-                    for block in self._paced(whole) if self.speed else [whole]:
-                        if len(block):
-                            turn += bool(block.times[0] < last)
-                            last = float(block.times[-1])
-                            yield turn, float(block.times[0]), order, name, block
-
-        ways = [way(i, n, s) for i, (n, s) in enumerate(self.sources.items())]
+        ways = [_Way(name, self._pieces(source)) for name, source in self.sources.items()]
         turn = 0
-        for now, first, _, name, block in heapq.merge(*ways, key=lambda item: item[:3]):
-            if now > turn:
-                turn, self._begin = now, None
+        while ways := [w for w in ways if w.block is not None]:
+            way = min(ways, key=lambda w: (w.turn, w.first))
+            alone = [w for w in ways if w.turn > way.turn and way.first > w.left + APART]
+            for w in alone:  # the others have gone on: its own clock was set back, and it goes by that
+                w.turn = way.turn
+            if alone:
+                continue
+            block = way.block
+            assert block is not None
+            if way.turn > turn:
+                turn, self._begin = way.turn, None
                 for align in self._aligned.values():
                     align.again()
             self._wait_for(block)
             if self._stop.is_set():
                 return
             for align in self._aligned.values():  # an upper one's samples are there before a lower one goes on
-                align.until(first)
-            yield name, block
+                align.until(way.first)
+            yield way.name, block
+            way.next()
+
+    def _pieces(self, source: Source) -> Iterator[Block]:
+        for whole in self._open(source):
+            if whole is not None:
+                yield from (b for b in (self._paced(whole) if self.speed else [whole]) if len(b))
 
     def _wait_for(self, block: Block) -> None:
         """Until a recorded block is due, if there is a pace: all that is read here by one clock."""
@@ -624,6 +628,24 @@ class Engine:
                 raise item
             else:
                 yield item
+
+
+class _Way:
+    """Blocks of one recorded source: the next one, its first time, and how often all times went back before it."""
+
+    def __init__(self, name: str, blocks: Iterator[Block]) -> None:
+        self.name, self.blocks = name, blocks
+        self.turn, self.first, self.left, self.last = 0, -math.inf, -math.inf, -math.inf
+        self.next()
+
+    def next(self) -> None:
+        """Go on; without a block, it has ended."""
+        self.block = next(self.blocks, None)
+        if self.block is not None:
+            self.first = float(self.block.times[0])
+            if self.first < self.last - APART:
+                self.turn, self.left = self.turn + 1, self.last
+            self.last = float(self.block.times[-1])
 
 
 def _hold_to(spec: Spec, x: Block) -> None:

@@ -98,22 +98,25 @@ def test_an_input_that_runs_ahead_of_a_silent_first_one_is_kept_for_a_while_only
     assert got[0][1].data == 950
 
 
-def test_where_a_clock_is_set_back_each_pass_is_aligned_for_itself() -> None:
-    """Live, and recorded: from the first sample after it on, what is held is of the same pass."""
+class Passes(Source):
+    """10 s at 10 Hz, and then 10 s from `back` s before their end on."""
 
-    class Passes(Source):
-        shift: float = 0.0
-        live = False
+    shift: float = 0.0
+    back: float = 15.0
+    live = False
 
-        def start(self) -> Spec:
-            return Spec(rate=10, channels=("a",))
+    def start(self) -> Spec:
+        return Spec(rate=10, channels=("a",))
 
-        def blocks(self) -> Iterator[Block]:
-            for segment, begin in enumerate((100.0, 95.0)):
-                for k in range(100):
-                    t = begin + self.shift + k / 10
-                    yield Block(np.full((1, 1), 1000 * segment + t), np.array([t]), 100 * segment + k, segment)
+    def blocks(self) -> Iterator[Block]:
+        for segment, begin in enumerate((100.0, 110.0 - self.back)):
+            for k in range(100):
+                t = begin + self.shift + k / 10
+                yield Block(np.full((1, 1), 1000 * segment + t), np.array([t]), 100 * segment + k, segment)
 
+
+def test_where_the_clock_of_all_is_set_back_each_pass_is_aligned_for_itself() -> None:
+    """From the first sample after it on, what is held is of the same pass."""
     graph = Graph().add("a", Passes()).add("b", Passes(shift=0.02)).add("m", Merge(), ["a", "b"])
     got: list[Block] = []
     engine = Engine(graph, taps={"m": got.append})
@@ -303,3 +306,17 @@ class Burst(Ramp):
         while True:
             time.sleep(0.05)
             yield None
+
+
+def test_a_stream_whose_own_clock_was_set_back_goes_on_beside_the_others() -> None:
+    """It does not wait for them to end; what comes a second late is nothing against that."""
+    graph = Graph().add("a", Passes(back=0.0)).add("b", Passes(back=5.0))
+    graph.add("k", Keep(), ["a", "b"])
+    keep = graph["k"]
+    engine = Engine(graph)
+    engine.start()
+    engine.run()
+    assert isinstance(keep, Keep)
+    order = [i for i, b in keep.got for _ in range(len(b))]
+    last_of_a = max(n for n, i in enumerate(order) if i == 0)
+    assert sum(i == 1 for i in order[:last_of_a]) >= 195
