@@ -20,8 +20,8 @@ class Align:
     A sample of the first input at time t goes on as soon as no further input can still bring one at or before t:
     when it has come to t, or when its next is due later (less than half its period after its last). An input
     that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
-    knows when its next is due) is held as it is; `late` counts the samples that came too late for that. One that is
-    silent for `GONE` s, or has ended, is waited for no more until it comes again. Of one that runs ahead of a silent
+    knows when its next is due) is held as it is; `late` counts the samples that came too late for that. A regular
+    one that is silent for `GONE` s, or one that has ended, is waited for no more until it comes again. Of one that runs ahead of a silent
     first input, `KEEP` s are kept.
 
     recorded: nothing is guessed and nothing is late, however far one input is ahead of another. Where they are
@@ -109,7 +109,7 @@ class Align:
             return max(self.sure, min(self.reach))
         safe = math.inf
         for spec, reach in zip(self.specs[1:], self.reach, strict=True):
-            if newest - max(reach, self.first) > self.GONE:
+            if spec.rate and newest - max(reach, self.first) > self.GONE:
                 continue
             due = reach + 0.5 / spec.rate if spec.rate else reach
             safe = min(safe, max(due, newest - (self.WAIT if spec.rate else self.EVENT_WAIT)))

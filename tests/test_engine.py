@@ -87,6 +87,20 @@ def test_what_waits_for_an_irregular_input_goes_on_though_nothing_comes(monkeypa
     assert len(got) == 1
 
 
+def test_a_rare_event_is_waited_for_however_long_it_was_silent() -> None:
+    specs = [Spec(rate=100, channels=("a",)), Spec(rate=0, channels=("b",))]
+    got: list[Any] = []
+    align = Align(specs, lambda *x: got.append(x))
+    align.taker(1)(Block(np.ones((1, 1)), np.array([0.0])))
+    align.taker(0)(Block(np.zeros((1001, 1)), np.arange(1001) / 100))
+    align.taker(1)(Block(np.full((1, 1), 2.0), np.array([9.97])))
+    align.idle()
+    align.finish()
+    assert align.late == 0
+    held = np.concatenate([b.data[:, 0] for _, b in got])
+    np.testing.assert_array_equal(held[[996, 997, 1000]], [1, 2, 2])
+
+
 def test_an_input_that_runs_ahead_of_a_silent_first_one_is_kept_for_a_while_only() -> None:
     specs = [Spec(rate=10, channels=("a",)), Spec(rate=10, channels=("b",))]
     got: list[Any] = []
