@@ -21,8 +21,9 @@ class Align:
     when it has come to t, or when its next is due later (less than half its period after its last). An input
     that falls behind by more than `WAIT` s of stream time (`EVENT_WAIT` where it is irregular, since nobody
     knows when its next is due) is held as it is; `late` counts the samples that came too late for that. A regular
-    one that is silent for `GONE` s, or one that has ended, is waited for no more until it comes again. Of one that runs ahead of a silent
-    first input, `KEEP` s are kept.
+    one that is silent for `GONE` s, or one that has ended, is waited for no more until it comes again. Of one that
+    runs ahead of a silent first input, `KEEP` s are kept. Times that go back by more than `BACK` s are those of a clock
+    that was set: nothing of before is held.
 
     recorded: nothing is guessed and nothing is late, however far one input is ahead of another. Where they are
     read in order of time, `until` says how far all of them have come, whatever their blocks; not so where a further
@@ -34,6 +35,7 @@ class Align:
     EVENT_WAIT = 0.05
     GONE = 2.0
     KEEP = 10.0
+    BACK = 1.0
 
     def __init__(
         self, specs: Sequence[Spec], give: Callable[..., None], recorded: bool = False, slow: bool = False
@@ -42,7 +44,6 @@ class Align:
         self.driver: list[Block] = []
         self.newest = self.first = -math.inf
         self.came = 0.0
-        self.segment = 0
         self.held: list[tuple[list[Array], list[Array]]] = [([], []) for _ in specs[1:]]
         self.reach = [-math.inf] * (len(specs) - 1)
         self.done = self.sure = -math.inf
@@ -51,16 +52,15 @@ class Align:
     def taker(self, i: int) -> Listener:
         def take(x: Block) -> None:
             if i == 0:
-                if x.segment != self.segment and x.times[0] < self.newest and not self.recorded:
+                if x.times[0] < self.newest - self.BACK and not self.recorded:
                     self._go(math.inf)
                     self.done, self.first = -math.inf, float(x.times[0])
-                self.segment = x.segment
                 self.driver.append(x)
                 self.newest, self.came = float(x.times[-1]), time.monotonic()
                 if self.first == -math.inf:
                     self.first = float(x.times[0])
             else:
-                if x.times[0] < self.reach[i - 1] < math.inf and not self.recorded:
+                if x.times[0] < self.reach[i - 1] - self.BACK and not self.recorded:
                     self._go(math.inf)
                     self.held[i - 1] = ([], [])
                 times, data = self.held[i - 1]
