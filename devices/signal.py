@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from rheobase.stream.block import Block, Spec, numbered
 from rheobase.stream.clock import fine_timer, now, wait_until
-from rheobase.stream.node import Count, NotNegative, Positive, Seed, Source
+from rheobase.stream.node import Count, NotNegative, Positive, Source
 
 IDLE = 0.1
 """s: the longest wait without a sign of life."""
@@ -33,7 +33,7 @@ class Signal(Source):
     """Their amplitude."""
     noise: NotNegative = 0.1
     """Standard deviation of the noise."""
-    seed: Seed = 0
+    seed: int = 0
     """Seed of the noise."""
     paced: bool = True
     """Live, each sample at its time; else as fast as they are taken, from 0 s on."""

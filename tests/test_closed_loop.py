@@ -206,13 +206,17 @@ def test_the_study_writes_its_table(
 
 @pytest.mark.slow
 def test_the_multi_kernel_dkf_bears_an_offset_that_stops_a_kalman_filter() -> None:
+    """Of three persons, for that of one is known to a tenth or so after a minute."""
     for name, least, most in (("kalman", 0.0, 0.5), ("mk-dkf", 0.8, 2.0)):
         arm: Arm = closed_loop.arms()[name]
-        s = Session(CursorUser(step=0.02, rate=50.0, brain=100, seed=100), arm.smooth, settle=20.0)
-        decoder, _ = calibrate(s, arm.decoder, watch=20.0, assist=((40.0, 0.5), (40.0, 0.2)))
-        best = tuple(s.world.neurons.informative()[:2].tolist())
-        off = s.copy()
-        off.world.change(Change(0.0, "offset", 5.0, best))
-        plain, off_rate = (closed_loop.bits(x.run(60.0, Task(task="grid"), decoder)) for x in (s, off))
-        assert plain > 1.0
-        assert least <= off_rate / plain <= most
+        kept = []
+        for person in (100, 101, 102):
+            s = Session(CursorUser(step=0.02, rate=50.0, brain=person, seed=person), arm.smooth, settle=20.0)
+            decoder, _ = calibrate(s, arm.decoder, watch=20.0, assist=((40.0, 0.5), (40.0, 0.2)))
+            best = tuple(s.world.neurons.informative()[:2].tolist())
+            off = s.copy()
+            off.world.change(Change(0.0, "offset", 5.0, best))
+            plain, off_rate = (closed_loop.bits(x.run(60.0, Task(task="grid"), decoder)) for x in (s, off))
+            assert plain > 1.0
+            kept.append(off_rate / plain)
+        assert least <= sum(kept) / len(kept) <= most
