@@ -8,7 +8,7 @@ from rheobase.devices._outlet import Outlet
 from rheobase.stream import clock
 from rheobase.stream.block import Block, Spec
 from rheobase.stream.keys import Door, check_address
-from rheobase.stream.link import HEADER, SAMPLES, Sender
+from rheobase.stream.link import Sender
 from rheobase.stream.node import Count
 
 BEHIND = 2.0
@@ -75,8 +75,7 @@ class ZmqOut(Outlet):
             self.sender.flush(patience)
         if behind:  # libzmq forgets what lies on the way where a reader at its high-water mark is left (`Sender.close`)
             clock.wait_until(until)
-        left = map(HEADER.unpack_from, self.sender._late)
-        self.sender.dropped += sum(n for _, _, kind, _, _, _, n, *_ in left if kind == SAMPLES)
+        self.sender.abandon()
         self.sender.close(linger=patience)
         if self.door:
             self.door.close()

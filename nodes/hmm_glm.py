@@ -218,8 +218,9 @@ class HmmGlm(Decoder):
             m, kinds, a0 = _onehot.learnt(all_, m, prior, law)
             more = {"kinds": kinds, "a0": a0}
         gamma = m.posterior(all_, law).gamma
-        m = m.scaled(size, len(phi))
-        all_ = _em.Data(X, _glm.design(data.X[:, :n], data.X[:, n:], phi, psi, data.segment, law), data.segment)
+        if law == _glm.GAUSSIAN:  # back to the unit of x
+            m = m.scaled(size, len(phi))
+            all_ = _em.Data(X, _glm.design(data.X[:, :n], data.X[:, n:], phi, psi, data.segment, law), data.segment)
         return {**m._asdict(), "phi": phi, "psi": psi, "trace": np.array(trace), **more, **moments(all_, m, gamma, law)}
 
     def _chosen(self, data: _em.Data, prior: _em.Prior) -> int:

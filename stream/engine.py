@@ -40,7 +40,7 @@ Item = tuple[str, Block]
 IDLE = 0.1
 """s: the longest that anything here waits before it looks whether it should stop."""
 APART = 1.0
-"""s: a recorded stream whose times go back by more was set back; alone, where others have gone on for so long."""
+"""s: where a recorded stream's times went back and others have gone on for so long, its clock alone was set."""
 WARN = 1.0
 """s between two words in the log about samples that are late."""
 
@@ -643,7 +643,7 @@ class _Way:
         self.block = next(self.blocks, None)
         if self.block is not None:
             self.first = float(self.block.times[0])
-            if self.first < self.last - APART:
+            if self.first < self.last - Align.BACK:
                 self.turn, self.left = self.turn + 1, self.last
             self.last = float(self.block.times[-1])
 

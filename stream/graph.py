@@ -131,12 +131,19 @@ class Graph:
             ) from None
         self._check_shared()
 
+    def by_socket(self) -> set[str]:
+        """Processes that read their edges from others by ZeroMQ, since one of these drops or asks for it."""
+        return {p.process for p, e in self._far() if e.policy != "block" or e.edge == "zmq"}
+
+    def _far(self) -> list[tuple[Place, Edge]]:
+        """Every edge between two processes, with the place that reads it."""
+        return [(p, e) for p in self.places.values() for e in p.edges if self.places[e.source].process != p.process]
+
     def _check_shared(self) -> None:
         """A process reads all its edges from shared memory, or none."""
-        far = [(p, e) for p in self.places.values() for e in p.edges if self.places[e.source].process != p.process]
-        sockets = {p.process for p, e in far if e.policy != "block" or e.edge == "zmq"}
-        for p, e in far:
-            if e.edge == "shm" and p.process in sockets:
+        by_socket = self.by_socket()
+        for p, e in self._far():
+            if e.edge == "shm" and p.process in by_socket:
                 why = "its policy drops" if e.policy != "block" else "another edge to that process cannot be one"
                 raise StreamError(f"node {p.node.name!r}: in: edge: shm cannot be: {why}")
 

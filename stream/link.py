@@ -258,11 +258,20 @@ class Sender:
                 socket.send(message)
             return True
         if len(self._late) == self._late.maxlen:
-            _, _, kind, _, _, _, n, *_ = HEADER.unpack_from(self._late[0])
-            self.dropped += n if kind == SAMPLES else 0
+            self._drop()
         self._late.append(message)
         self.flush()
         return True
+
+    def _drop(self) -> None:
+        """The oldest of what is kept."""
+        _, _, kind, _, _, _, n, *_ = HEADER.unpack_from(self._late.popleft())
+        self.dropped += n if kind == SAMPLES else 0
+
+    def abandon(self) -> None:
+        """What is still kept will not leave any more: it counts as dropped."""
+        while self._late:
+            self._drop()
 
     def end(self, patience: float = 2.0) -> None:
         """Say the end; where the policy never waits, try for `patience` s to get rid of what is kept."""

@@ -465,8 +465,7 @@ def far_edges(graph: Graph, prefix: str) -> list[dict[str, Any]]:
                         "edge": edge.edge,
                     }
                 )
-    sockets = {e["to"] for e in found if e["policy"] != "block" or e["edge"] == "zmq"}
-    shared = able()
+    by_socket, shared = graph.by_socket(), able()
     for e in found:
-        e["ring"] = e["to"] not in sockets and shared
+        e["ring"] = e["to"] not in by_socket and shared
     return found
